@@ -1,0 +1,17 @@
+//! The transport layer of a Linux host, read from outside: its sockets, who holds them, and the network
+//! namespaces they live in.
+//!
+//! The crate asks the kernel and translates the answers; it never prints, and it changes nothing on the
+//! host except where a call says so in its name.
+
+mod owner;
+mod process;
+mod snapshot;
+mod socket;
+mod space;
+
+pub use owner::{ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership};
+pub use process::{Container, Process, StartTime};
+pub use snapshot::{Collector, Hidden, Snapshot};
+pub use socket::{Family, Queues, Socket, SocketAddress, SocketProtocol, State, TcpInfo};
+pub use space::{Space, SpaceId, SpaceName};

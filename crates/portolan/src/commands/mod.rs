@@ -1,0 +1,4 @@
+//! The commands, a file each: its arguments and its `run`.
+
+pub(crate) mod completions;
+pub(crate) mod man;

@@ -1,0 +1,41 @@
+//! How a command ends: its answer or its failure, and the exit code of each.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+/// What a command found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Done, or yes: code 0.
+    Yes,
+}
+
+/// Why a command could not answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line is wrong: code 2.
+    Usage(String),
+    /// Standard output cannot be written: code 4, except that a closed pipe is a normal end.
+    Output(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Prints a failure to standard error, in one line, and gives the exit code.
+pub(crate) fn report(answer: Result<Answer, Failure>) -> ExitCode {
+    let (text, code) = match answer {
+        Ok(Answer::Yes) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return ExitCode::SUCCESS;
+        }
+        Err(Failure::Output(error)) => (format!("cannot write to standard output: {error}"), 4),
+    };
+    // Nothing is left to tell anyone if standard error is closed too.
+    let _ = writeln!(io::stderr(), "portolan: {text}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,21 @@
+//! `portolan`: the ports of a machine, seen, explained and carried out.
+//!
+//! This crate parses the command line, calls the libraries and prints; it holds nothing that another
+//! program would want.
+
+mod cli;
+mod commands;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let answer = cli::parse().and_then(|command| {
+        let mut output = output::Output::stdout();
+        let answer = command.run(&mut output)?;
+        output.finish()?;
+        Ok(answer)
+    });
+    exit::report(answer)
+}
