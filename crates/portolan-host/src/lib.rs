@@ -6,12 +6,14 @@
 
 mod owner;
 mod process;
+mod query;
 mod snapshot;
 mod socket;
 mod space;
 
 pub use owner::{ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership};
 pub use process::{Container, Process, StartTime};
+pub use query::{ProtocolSet, Query, SpaceSelect, StateSet};
 pub use snapshot::{Collector, Hidden, Snapshot};
 pub use socket::{Family, Queues, Socket, SocketAddress, SocketProtocol, State, TcpInfo};
 pub use space::{Space, SpaceId, SpaceName};
