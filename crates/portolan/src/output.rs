@@ -1,6 +1,6 @@
 //! Standard output: buffered, coloured only where a person looks, and honest about write errors.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, Write};
 
 use anstream::AutoStream;
 
@@ -8,23 +8,14 @@ use anstream::AutoStream;
 #[derive(Debug)]
 pub(crate) struct Output {
     writer: BufWriter<AutoStream<io::Stdout>>,
-    is_terminal: bool,
 }
 
 impl Output {
     /// Standard output. `NO_COLOR` and pipes get plain text.
     pub(crate) fn stdout() -> Self {
-        let stdout = io::stdout();
-        let is_terminal = stdout.is_terminal();
         Self {
-            writer: BufWriter::with_capacity(64 * 1024, AutoStream::auto(stdout)),
-            is_terminal,
+            writer: BufWriter::with_capacity(64 * 1024, AutoStream::auto(io::stdout())),
         }
-    }
-
-    /// Whether a person looks at it.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.is_terminal
     }
 
     /// Writes out what is still buffered.
