@@ -3,8 +3,10 @@
 //! This crate is the engine of Portolan. It never does I/O, reads no clock and starts no thread: time,
 //! randomness and the contents of files are arguments. It builds on any platform.
 
+mod escape;
 mod port;
 mod protocol;
 
+pub use escape::{Escaped, is_printable, json_text};
 pub use port::{Port, PortClass, PortRange};
 pub use protocol::Protocol;
