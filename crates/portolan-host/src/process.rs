@@ -1,3 +1,8 @@
+mod read;
+mod start;
+
+pub use read::ReadProcessError;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
