@@ -5,6 +5,7 @@
 //! host except where a call says so in its name.
 
 mod cgroup;
+mod holders;
 mod owner;
 mod proc_root;
 mod process;
@@ -14,6 +15,7 @@ mod socket;
 mod space;
 mod user;
 
+pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, find_holders};
 pub use owner::{ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership};
 pub use proc_root::{ProcRoot, ProcRootError};
 pub use process::{Container, Process, ReadProcessError, StartTime};
