@@ -10,6 +10,7 @@ mod owner;
 mod proc_root;
 mod process;
 mod query;
+pub mod select;
 mod snapshot;
 mod socket;
 mod space;
