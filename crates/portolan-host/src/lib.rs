@@ -5,23 +5,33 @@
 //! host except where a call says so in its name.
 
 mod cgroup;
+mod close;
 mod holders;
+mod kernel_state;
+mod netlink;
 mod owner;
+mod proc_net;
 mod proc_root;
 mod process;
 mod query;
+mod read;
 pub mod select;
 mod snapshot;
+mod sock_diag;
 mod socket;
 mod space;
+mod spaces;
 mod user;
 
+pub use close::{DestroyError, destroy_socket};
 pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, find_holders};
 pub use owner::{ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership};
 pub use proc_root::{ProcRoot, ProcRootError};
 pub use process::{Container, Process, ReadProcessError, StartTime};
 pub use query::{ProtocolSet, Query, SpaceSelect, StateSet};
+pub use read::{SocketRead, Sources, read_inodes, read_sockets};
 pub use snapshot::{Collector, Hidden, Snapshot};
 pub use socket::{Family, Queues, Socket, SocketAddress, SocketProtocol, State, TcpInfo};
 pub use space::{Space, SpaceId, SpaceName};
+pub use spaces::SpaceError;
 pub use user::Users;

@@ -1,12 +1,11 @@
-use portolan_core::PortRange;
+use portolan_core::{Port, PortRange};
 
-use crate::{SocketProtocol, State};
+use crate::{Socket, SocketAddress, SocketProtocol, State};
 
 /// What to read from a host: the less, the faster.
 ///
-/// Everything here is handed to the kernel where it can filter by itself. A snapshot may still hold more
-/// than was asked for, where the source cannot filter (the text files of /proc/net); selecting exactly is
-/// the reader's business.
+/// Everything here is handed to the kernel where it can filter by itself, and applied to its answers where
+/// it cannot (the text files of /proc/net).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     /// The protocols to read.
@@ -36,6 +35,23 @@ impl Query {
             owners: true,
             tcp_info: false,
         }
+    }
+
+    /// Whether the socket's state and port are among those asked for.
+    pub(crate) fn admits(&self, socket: &Socket) -> bool {
+        let port_admitted = || {
+            let Some(ranges) = &self.local_ports else {
+                return true;
+            };
+            let port = match (&socket.local, socket.protocol) {
+                // The "port" of a raw socket is an IP protocol number.
+                (SocketAddress::Inet { .. }, SocketProtocol::Raw) | (SocketAddress::Unix { .. }, _) => None,
+                (SocketAddress::Inet { port, .. }, _) => Some(*port),
+                (SocketAddress::Vsock { port, .. }, _) => u16::try_from(*port).ok().map(Port::new),
+            };
+            port.is_some_and(|port| ranges.iter().any(|range| range.contains(port)))
+        };
+        self.states.contains(socket.state) && port_admitted()
     }
 }
 

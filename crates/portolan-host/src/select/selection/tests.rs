@@ -127,10 +127,7 @@ fn machine() -> Snapshot {
         listener: None,
     });
     Snapshot {
-        spaces: vec![Space {
-            name: SpaceName::Host,
-            inode: 4_026_531_840,
-        }],
+        spaces: vec![Space::new(SpaceName::Host, 4_026_531_840)],
         ownership: vec![
             held(1),
             held(2),
