@@ -7,6 +7,7 @@ mod escape;
 mod port;
 mod protocol;
 pub mod registry;
+pub mod wire;
 
 pub use escape::{Escaped, is_printable, json_text};
 pub use port::{Port, PortClass, PortRange};
