@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::str::Utf8Chunk;
 
 /// Shows untrusted text so that it can neither steer a terminal nor pretend to be other text.
 ///
@@ -49,14 +50,15 @@ impl<'a> Escaped<'a> {
 
     fn write_bounded(&self, f: &mut fmt::Formatter<'_>, max: usize) -> fmt::Result {
         let mut width = 0usize;
-        let mut pieces_total = 0usize;
-        for piece in pieces(self.bytes) {
-            width = width.saturating_add(piece.width());
-            pieces_total += 1;
-        }
-        if width <= max {
+        let fits = pieces(self.bytes).all(|piece| {
+            width += piece.width();
+            width <= max
+        });
+        if fits {
             return pieces(self.bytes).try_for_each(|piece| piece.write(f));
         }
+        let count = |chunk: Utf8Chunk<'_>| chunk.valid().chars().count() + chunk.invalid().len();
+        let pieces_total: usize = self.bytes.utf8_chunks().map(count).sum();
         // The count shown is at most the count of all pieces, so room for that one is room enough.
         let with_count = "…( more)".chars().count() + pieces_total.max(1).ilog10() as usize + 1;
         let (room, counted) = if max > with_count {

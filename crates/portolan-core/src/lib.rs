@@ -4,11 +4,18 @@
 //! randomness and the contents of files are arguments. It builds on any platform.
 
 mod escape;
+mod notation;
 mod port;
+mod port_set;
 mod protocol;
 pub mod registry;
 pub mod wire;
 
 pub use escape::{Escaped, is_printable, json_text};
+pub use notation::{
+    Address, Element, Endpoint, Host, HostName, Mapping, MappingProtocol, NoServices, Notation,
+    NotationError, NotationErrorKind, Scheme, Services, Url, Zone, scheme, takes_zone,
+};
 pub use port::{Port, PortClass, PortRange};
+pub use port_set::PortSet;
 pub use protocol::Protocol;
