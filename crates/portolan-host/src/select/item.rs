@@ -4,8 +4,8 @@ use super::error::FilterFault;
 use super::expression::{End, Expression, InetTest, Operator, Span, Test};
 use super::glob;
 use super::holder::Holder;
-use super::names::Names;
-use super::operand::{port_numbers, prefix};
+use super::names::{Names, service_spans};
+use super::operand::{port_spans, prefix};
 use crate::SocketProtocol;
 
 /// What kind of thing an item names. Items of one kind are alternatives.
@@ -66,29 +66,21 @@ fn bare_word(word: &str, names: &dyn Names, holders: &mut Vec<Holder>) -> (ItemK
     let services = if glob::is_pattern(word) {
         Vec::new()
     } else {
-        names.service(word)
+        service_spans(names, word)
     };
     if services.is_empty() {
         return (ItemKind::Holder, holder);
     }
-    let mut parts = service_tests(&services);
+    let mut parts = services
+        .into_iter()
+        .map(|span| port_test(span, None))
+        .collect::<Vec<_>>();
     parts.push(holder);
     let both = Expression::joined(Operator::Or, parts);
     (
         ItemKind::Port,
         both.unwrap_or(Expression::Test(Test::Constant(false))),
     )
-}
-
-/// Under several protocols with one number, a service is that port of every protocol.
-fn service_tests(services: &[(SocketProtocol, u16)]) -> Vec<Expression> {
-    let mut ports = services.iter().map(|(_, port)| *port).collect::<Vec<_>>();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
-        .into_iter()
-        .map(|port| port_test(Span::single(u32::from(port)), None))
-        .collect()
 }
 
 fn keyed_holder(word: &str, names: &dyn Names) -> Result<Option<Holder>, FilterFault> {
@@ -140,8 +132,8 @@ fn port_set(word: &str, names: &dyn Names) -> Result<Expression, FilterFault> {
         match range(ports)? {
             Some(span) => parts.push(port_test(span, protocol)),
             None => {
-                for port in port_numbers(decimal(ports), names)? {
-                    parts.push(port_test(Span::single(port), protocol));
+                for span in port_spans(decimal(ports), names)? {
+                    parts.push(port_test(span, protocol));
                 }
             }
         }
@@ -235,10 +227,7 @@ fn address(word: &str, names: &dyn Names) -> Result<Option<(ItemKind, Expression
         None | Some("*") => vec![Span::ALL],
         Some(text) => match range(text)? {
             Some(span) => vec![span],
-            None => port_numbers(decimal(text), names)?
-                .into_iter()
-                .map(Span::single)
-                .collect(),
+            None => port_spans(decimal(text), names)?,
         },
     };
     let kind = if port.is_some() {

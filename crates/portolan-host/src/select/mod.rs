@@ -21,6 +21,7 @@ mod error;
 mod expression;
 mod glob;
 mod holder;
+mod host_names;
 mod item;
 mod matcher;
 mod names;
@@ -32,6 +33,7 @@ mod states;
 mod tokens;
 
 pub use error::{FilterError, FilterFault};
+pub use host_names::HostNames;
 pub use matcher::Matcher;
 pub use names::Names;
 pub use selection::Selection;

@@ -2,13 +2,14 @@ use std::net::IpAddr;
 
 use portolan_core::PortRange;
 
-use crate::{ProtocolSet, SocketProtocol};
+use super::expression::Span;
+use crate::SocketProtocol;
 
 /// What the names in a filter mean on a machine.
 pub trait Names {
     /// The ports that a service name stands for, with the protocols it has each for; empty if it is no
     /// service.
-    fn service(&self, name: &str) -> Vec<(SocketProtocol, u16)>;
+    fn service(&self, name: &str) -> Vec<(SocketProtocol, PortRange)>;
 
     /// The index of the network interface of this name.
     fn interface(&self, name: &str) -> Option<u32>;
@@ -26,15 +27,20 @@ pub trait Names {
     fn ephemeral(&self) -> PortRange;
 }
 
-/// The ports of a service under any of `protocols`, each once, rising.
-pub(super) fn service_ports(names: &dyn Names, name: &str, protocols: ProtocolSet) -> Vec<u16> {
-    let mut ports = names
+/// The ports of a service under any protocol, each range once, rising.
+pub(super) fn service_spans(names: &dyn Names, name: &str) -> Vec<Span> {
+    let mut ranges = names
         .service(name)
         .into_iter()
-        .filter(|(protocol, _)| protocols.contains(*protocol))
-        .map(|(_, port)| port)
+        .map(|(_, range)| range)
         .collect::<Vec<_>>();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
+        .into_iter()
+        .map(|range| Span {
+            first: u32::from(range.first().get()),
+            last: u32::from(range.last().get()),
+        })
+        .collect()
 }

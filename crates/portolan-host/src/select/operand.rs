@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::error::FilterFault;
 use super::expression::{End, Expression, InetTest, Span, Test};
-use super::names::{Names, service_ports};
+use super::names::{Names, service_spans};
 use super::tokens::Comparison;
-use crate::{Family, ProtocolSet};
+use crate::Family;
 
 /// The host behind `src` or `dst`, and the family it names in front (`inet:`, `unix:`, …).
 pub(super) struct Host {
@@ -67,16 +67,17 @@ pub(super) fn port_test(
         return Ok((Expression::Test(Test::Constant(true)), family));
     }
     let ports = if vsock {
-        vec![number(digits).ok_or_else(|| FilterFault::NotAPort(digits.to_owned()))?]
+        let port = number(digits).ok_or_else(|| FilterFault::NotAPort(digits.to_owned()))?;
+        vec![Span::single(port)]
     } else {
-        port_numbers(digits, names)?
+        port_spans(digits, names)?
     };
     let single = || match ports.as_slice() {
-        [port] => Ok(*port),
+        [Span { first, last }] if first == last => Ok(*first),
         _ => Err(FilterFault::AmbiguousService(digits.to_owned())),
     };
     let equal = || {
-        let spans = ports.iter().map(|port| test(Span::single(*port))).collect();
+        let spans = ports.iter().map(|span| test(*span)).collect();
         Expression::joined(super::expression::Operator::Or, spans)
             .unwrap_or(Expression::Test(Test::Constant(false)))
     };
@@ -127,21 +128,21 @@ pub(super) fn mark(word: &str) -> Result<Test, FilterFault> {
 }
 
 /// The ports that a number or a service name stands for.
-pub(super) fn port_numbers(text: &str, names: &dyn Names) -> Result<Vec<u32>, FilterFault> {
+pub(super) fn port_spans(text: &str, names: &dyn Names) -> Result<Vec<Span>, FilterFault> {
     if text.starts_with(|character: char| character.is_ascii_digit()) {
         let all_digits = text.bytes().all(|byte| byte.is_ascii_digit());
         return match number(text) {
-            Some(port) if port <= u32::from(u16::MAX) => Ok(vec![port]),
+            Some(port) if port <= u32::from(u16::MAX) => Ok(vec![Span::single(port)]),
             Some(_) => Err(FilterFault::PortOutOfRange(text.to_owned())),
             None if all_digits => Err(FilterFault::PortOutOfRange(text.to_owned())),
             None => Err(FilterFault::NotAPort(text.to_owned())),
         };
     }
-    let ports = service_ports(names, text, ProtocolSet::ALL);
-    if ports.is_empty() {
+    let spans = service_spans(names, text);
+    if spans.is_empty() {
         return Err(FilterFault::NotAPort(text.to_owned()));
     }
-    Ok(ports.into_iter().map(u32::from).collect())
+    Ok(spans)
 }
 
 /// An address or a prefix in every form ss(8) takes: `10.0.0.5`, `10.0.0.0/8`, `10/8`, `10/255.0.0.0`, `::1`.
@@ -181,11 +182,8 @@ fn inet(word: &str, end: End, family: Option<Family>, names: &dyn Names) -> Resu
     let with_port = |test: InetTest, port: &str| -> Result<InetTest, FilterFault> {
         Ok(match port {
             "" | "*" => test,
-            port => match port_numbers(port, names)?.as_slice() {
-                [port] => InetTest {
-                    ports: Span::single(*port),
-                    ..test
-                },
+            port => match port_spans(port, names)?.as_slice() {
+                [span] => InetTest { ports: *span, ..test },
                 _ => return Err(FilterFault::AmbiguousService(port.to_owned())),
             },
         })

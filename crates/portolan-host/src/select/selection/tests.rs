@@ -14,12 +14,15 @@ use crate::{
 struct Fixture;
 
 impl Names for Fixture {
-    fn service(&self, name: &str) -> Vec<(SocketProtocol, u16)> {
+    fn service(&self, name: &str) -> Vec<(SocketProtocol, PortRange)> {
+        let ports = |first, last| PortRange::new(Port::new(first), Port::new(last)).unwrap();
+        let one = |port| ports(port, port);
         match name {
-            "ssh" => vec![(SocketProtocol::Tcp, 22)],
-            "http" => vec![(SocketProtocol::Tcp, 80), (SocketProtocol::Udp, 80)],
-            "https" => vec![(SocketProtocol::Tcp, 443), (SocketProtocol::Udp, 443)],
-            "twofold" => vec![(SocketProtocol::Tcp, 512), (SocketProtocol::Udp, 513)],
+            "ssh" => vec![(SocketProtocol::Tcp, one(22))],
+            "http" => vec![(SocketProtocol::Tcp, one(80)), (SocketProtocol::Udp, one(80))],
+            "https" => vec![(SocketProtocol::Tcp, one(443)), (SocketProtocol::Udp, one(443))],
+            "twofold" => vec![(SocketProtocol::Tcp, one(512)), (SocketProtocol::Udp, one(513))],
+            "many" => vec![(SocketProtocol::Tcp, ports(8000, 8100))],
             _ => Vec::new(),
         }
     }
@@ -176,6 +179,7 @@ fn items_select_what_a_person_means() {
         ("443", &[5]),
         ("https", &[5]),
         ("ssh", &[0, 4]),
+        ("many", &[2]),
         ("8000-8100", &[2]),
         ("22,80-90", &[0, 1, 4, 6, 7]),
         ("53/udp", &[3]),
