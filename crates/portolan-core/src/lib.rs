@@ -9,7 +9,6 @@ mod port;
 mod port_set;
 mod protocol;
 pub mod registry;
-pub mod wire;
 
 pub use escape::{Escaped, is_printable, json_text};
 pub use notation::{

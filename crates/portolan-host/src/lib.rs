@@ -4,12 +4,15 @@
 //! The crate asks the kernel and translates the answers; it never prints, and it changes nothing on the
 //! host except where a call says so in its name.
 
+mod attribution;
 mod cgroup;
 mod close;
+mod container_name;
 mod holders;
 mod kernel_state;
 mod netlink;
 mod owner;
+mod port_use;
 mod proc_net;
 mod proc_root;
 mod process;
@@ -22,11 +25,13 @@ mod sock_diag;
 mod socket;
 mod space;
 mod spaces;
+mod take;
 mod user;
 
 pub use close::{DestroyError, destroy_socket};
 pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, find_holders};
 pub use owner::{ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership};
+pub use port_use::{PortHolder, PortUse};
 pub use proc_root::{ProcRoot, ProcRootError};
 pub use process::{Container, Process, ReadProcessError, StartTime};
 pub use query::{ProtocolSet, Query, SpaceSelect, StateSet};

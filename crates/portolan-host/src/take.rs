@@ -1,0 +1,288 @@
+//! A snapshot, from the question to the answer: sockets, then holders, then the join.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use portolan_core::PortRange;
+
+use crate::attribution::{self, View};
+use crate::container_name::{self, Stores};
+use crate::{
+    Hidden, Holding, HoldingsRequest, Owner, OwnerlessReason, Ownership, ProcRoot, Process, Query, Snapshot,
+    SocketRead, Sources, SpaceError, SpaceSelect, StartTime, State, Users, find_holders, read_inodes,
+    read_sockets,
+};
+
+impl Snapshot {
+    /// Reads this machine.
+    ///
+    /// # Errors
+    /// The namespace that was asked for does not exist or may not be read; /proc cannot be listed. All else
+    /// that fails is survived and said in [`warnings`](Self::warnings) and [`hidden`](Self::hidden).
+    pub fn take(query: &Query) -> Result<Self, SpaceError> {
+        Self::take_from(query, &Sources::default())
+    }
+
+    /// Reads a machine by the given ways.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn take_from(query: &Query, sources: &Sources) -> Result<Self, SpaceError> {
+        let mut widened = with_listeners(query);
+        let mut read = match (read_sockets(&widened, sources), &query.space) {
+            (Err(error @ SpaceError::NoSuchName { .. }), SpaceSelect::Named(name)) => {
+                let root = ProcRoot::open(&sources.proc_root).map_err(|_| error.clone())?;
+                let pid = container_name::process_of(&root, &Stores::system(), name).ok_or(error)?;
+                widened.space = SpaceSelect::Process(pid);
+                read_sockets(&widened, sources)?
+            }
+            (read, _) => read?,
+        };
+        let mut snapshot = Self {
+            collectors: read.collectors.iter().copied().collect(),
+            hidden: Hidden {
+                owners: 0,
+                spaces: read.hidden_spaces,
+                remedy: read.remedy().map(str::to_owned),
+            },
+            warnings: std::mem::take(&mut read.warnings),
+            ..Self::default()
+        };
+        for protocol in read.unlisted.iter() {
+            snapshot
+                .warnings
+                .push(format!("this kernel does not list its {protocol} sockets"));
+        }
+        let ownership = if query.owners {
+            let mut finder = Finder::new(&widened, sources, &mut snapshot);
+            let ownership = finder.attribute(&read);
+            finder.look_up_processes(&ownership);
+            ownership
+        } else {
+            Vec::new()
+        };
+        let SocketRead { spaces, sockets, .. } = read;
+        snapshot.spaces = spaces;
+        snapshot.sockets = sockets;
+        snapshot.ownership = ownership;
+        snapshot.drop_states_outside(query);
+        if query.owners {
+            snapshot.count_hidden_owners();
+        }
+        Ok(snapshot)
+    }
+
+    /// Drops what was only read to find accept queues.
+    fn drop_states_outside(&mut self, query: &Query) {
+        if self
+            .sockets
+            .iter()
+            .all(|socket| query.states.contains(socket.state))
+        {
+            return;
+        }
+        let wanted = self
+            .sockets
+            .iter()
+            .map(|socket| query.states.contains(socket.state));
+        let wanted = wanted.collect::<Vec<_>>();
+        let mut keep = wanted.iter();
+        self.ownership.retain(|_| keep.next().copied().unwrap_or(false));
+        let mut keep = wanted.iter();
+        self.sockets.retain(|_| keep.next().copied().unwrap_or(false));
+    }
+
+    fn count_hidden_owners(&mut self) {
+        let hidden = |ownership: &&Ownership| match ownership {
+            Ownership::Held(_) => false,
+            Ownership::Nobody(ownerless) => matches!(
+                ownerless.reason,
+                OwnerlessReason::OtherUser | OwnerlessReason::OtherPidNamespace
+            ),
+        };
+        self.hidden.owners = self.ownership.iter().filter(hidden).count();
+        if self.hidden.owners > 0 {
+            self.hidden.remedy = Some(match self.hidden.remedy.take() {
+                Some(remedy) => remedy,
+                None if rustix::process::geteuid().is_root() => {
+                    "run in the host's PID namespace, with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".to_owned()
+                }
+                None => "run as root (CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH) to name every owner".to_owned(),
+            });
+        }
+    }
+}
+
+/// The query, and the listeners too where a connection may turn out to wait for one of them.
+fn with_listeners(query: &Query) -> Query {
+    let mut widened = query.clone();
+    let waiting = query.states.contains(State::Established) || query.states.contains(State::CloseWait);
+    if query.owners && waiting {
+        widened.states = widened.states.with(State::Listen);
+    }
+    widened
+}
+
+/// Finds who holds the sockets of one reading.
+struct Finder<'a> {
+    query: &'a Query,
+    sources: &'a Sources,
+    snapshot: &'a mut Snapshot,
+    root: Option<ProcRoot>,
+    /// When the last look at the processes ended.
+    looked: StartTime,
+}
+
+impl<'a> Finder<'a> {
+    fn new(query: &'a Query, sources: &'a Sources, snapshot: &'a mut Snapshot) -> Self {
+        let root = match ProcRoot::open(&sources.proc_root) {
+            Ok(root) => Some(root),
+            Err(error) => {
+                snapshot.warnings.push(error.to_string());
+                None
+            }
+        };
+        Self {
+            query,
+            sources,
+            snapshot,
+            root,
+            looked: StartTime::now(),
+        }
+    }
+
+    fn attribute(&mut self, read: &SocketRead) -> Vec<Ownership> {
+        let inodes = read
+            .sockets
+            .iter()
+            .map(|socket| socket.inode)
+            .filter(|inode| *inode != 0)
+            .collect();
+        let (mut holdings, mut complete) = self.look(&inodes, read);
+        let mut missing = attribution::unresolved(&read.sockets, &holdings);
+        let mut gone = HashSet::new();
+        if !missing.is_empty() {
+            let present = self.present(read, &missing);
+            gone = missing.difference(&present).copied().collect();
+            missing.retain(|inode| present.contains(inode));
+            // Whoever held it may have started, or got it passed, behind the back of the first look.
+            if complete && !missing.is_empty() {
+                let (more, complete_again) = self.look(&missing, read);
+                holdings.extend(more);
+                complete = complete_again;
+            }
+        }
+        let initial_pid_namespace = is_initial_pid_namespace(&self.sources.proc_root);
+        let view = View {
+            complete,
+            initial_pid_namespace,
+        };
+        attribution::attribute(&read.sockets, &read.sockets, &mut holdings, &gone, view)
+    }
+
+    /// The holders of `inodes`, and whether every process could be looked into.
+    fn look(&mut self, inodes: &HashSet<u64>, read: &SocketRead) -> (Vec<Holding>, bool) {
+        let Some(root) = &self.root else {
+            return (Vec::new(), false);
+        };
+        if inodes.is_empty() {
+            return (Vec::new(), true);
+        }
+        let mut cgroups = read
+            .sockets
+            .iter()
+            .filter_map(|socket| socket.cgroup)
+            .collect::<Vec<_>>();
+        cgroups.sort_unstable();
+        cgroups.dedup();
+        let request = HoldingsRequest {
+            inodes: Some(inodes.clone()),
+            cgroups,
+            deadline: None,
+        };
+        let found = find_holders(root, &request);
+        self.looked = StartTime::now();
+        match found {
+            Ok(found) => {
+                let complete = found.unreadable_processes() == 0 && !found.hidden_processes;
+                if !self.snapshot.collectors.contains(&found.collector) {
+                    self.snapshot.collectors.push(found.collector);
+                }
+                self.snapshot.warnings.extend(found.warnings);
+                (found.holdings, complete)
+            }
+            Err(error) => {
+                self.snapshot.warnings.push(error.to_string());
+                (Vec::new(), false)
+            }
+        }
+    }
+
+    /// Which of the `missing` inodes are still there: asked for by their ports, which is cheap.
+    fn present(&mut self, read: &SocketRead, missing: &HashSet<u64>) -> HashSet<u64> {
+        let mut query = Query {
+            owners: false,
+            tcp_info: false,
+            ..self.query.clone()
+        };
+        let of_missing = || {
+            read.sockets
+                .iter()
+                .filter(|socket| missing.contains(&socket.inode))
+        };
+        query.protocols = of_missing().map(|socket| socket.protocol).collect();
+        query.states = of_missing().map(|socket| socket.state).collect();
+        if of_missing().all(|socket| socket.local.port().is_some()) {
+            let ports = of_missing()
+                .filter_map(|socket| socket.local.port())
+                .collect::<HashSet<_>>();
+            if ports.len() <= MOST_PORTS_ASKED_AGAIN {
+                query.local_ports = Some(ports.into_iter().map(PortRange::single).collect());
+            }
+        }
+        read_inodes(&query, self.sources).unwrap_or_else(|error| {
+            self.snapshot.warnings.push(error.to_string());
+            missing.clone()
+        })
+    }
+
+    /// Reads every process that owns something, once.
+    fn look_up_processes(&mut self, ownership: &[Ownership]) {
+        let Some(root) = &self.root else { return };
+        let mut users = Users::new();
+        let mut processes = HashMap::new();
+        let owners = ownership.iter().flat_map(|ownership| match ownership {
+            Ownership::Held(owners) => owners.as_slice(),
+            Ownership::Nobody(_) => &[],
+        });
+        let mut failed = HashSet::new();
+        for Owner { pid, .. } in owners {
+            if processes.contains_key(pid) || failed.contains(pid) {
+                continue;
+            }
+            match Process::read(root, *pid, &mut users) {
+                // One that started after the look cannot have held anything then: it only has the number.
+                Ok(process) if process.start_time <= self.looked => {
+                    processes.insert(*pid, process);
+                }
+                // It ended after it was seen to hold the socket: its number is all that is left to say.
+                Ok(_) | Err(_) => {
+                    failed.insert(*pid);
+                }
+            }
+        }
+        self.snapshot.processes = processes;
+    }
+}
+
+/// Whether no process of this machine can be outside our PID namespace.
+fn is_initial_pid_namespace(proc_root: &Path) -> bool {
+    std::fs::read_link(proc_root.join("self/ns/pid"))
+        .is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
+}
+
+/// The kernel gives its first PID namespace a fixed inode (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// With more ports than this, a filter in the kernel would cost more than it saves.
+const MOST_PORTS_ASKED_AGAIN: usize = 32;
