@@ -40,5 +40,5 @@ pub use read::{SocketRead, Sources, read_inodes, read_sockets};
 pub use snapshot::{Collector, Hidden, Snapshot};
 pub use socket::{Family, Queues, Socket, SocketAddress, SocketProtocol, State, TcpInfo};
 pub use space::{Space, SpaceId, SpaceName};
-pub use spaces::SpaceError;
+pub use spaces::{SpaceError, own_ephemeral_ports};
 pub use user::Users;

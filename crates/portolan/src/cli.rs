@@ -18,6 +18,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Completions(commands::completions::Args),
     Man(commands::man::Args),
+    Name(commands::name::Args),
 }
 
 impl Command {
@@ -25,6 +26,7 @@ impl Command {
         match self {
             Self::Completions(args) => commands::completions::run(&args, output),
             Self::Man(args) => commands::man::run(&args, output),
+            Self::Name(args) => commands::name::run(&args, output),
         }
     }
 }

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 pub(crate) enum Answer {
     /// Done, or yes: code 0.
     Yes,
+    /// The answer is no: code 1.
+    No,
 }
 
 /// Why a command could not answer.
@@ -29,6 +31,7 @@ impl From<io::Error> for Failure {
 pub(crate) fn report(answer: Result<Answer, Failure>) -> ExitCode {
     let (text, code) = match answer {
         Ok(Answer::Yes) => return ExitCode::SUCCESS,
+        Ok(Answer::No) => return ExitCode::from(1),
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;

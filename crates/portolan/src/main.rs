@@ -7,6 +7,8 @@ mod cli;
 mod commands;
 mod exit;
 mod output;
+mod services;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -43,7 +43,14 @@ fn name(payload: &[u8]) -> Option<(u32, String)> {
     Some((index, String::from_utf8_lossy(name).into_owned()))
 }
 
-/// The range from which the kernel chooses ports by itself, in the network namespace of this thread.
+/// The range from which the kernel chooses ports by itself, in the network namespace of this thread; `None`
+/// if it cannot be read. Two numbers of /proc/sys, so it costs a system call or three.
+#[must_use]
+pub fn own_ephemeral_ports() -> Option<PortRange> {
+    ephemeral_ports(Path::new("/proc"))
+}
+
+/// The same below another root than /proc.
 pub(crate) fn ephemeral_ports(root: &Path) -> Option<PortRange> {
     let text = fs::read_to_string(root.join("sys/net/ipv4/ip_local_port_range")).ok()?;
     let mut numbers = text
@@ -83,6 +90,18 @@ mod tests {
         ] {
             fs::write(directory.join("ip_local_port_range"), text).unwrap();
             assert_eq!(ephemeral_ports(root.path()), range, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_range_of_ephemeral_ports() {
+        match fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range") {
+            Ok(text) => {
+                let range = own_ephemeral_ports().unwrap();
+                let shown = format!("{}\t{}\n", range.first(), range.last());
+                assert_eq!(shown, text);
+            }
+            Err(error) => println!("skipped: this machine tells no range of ephemeral ports: {error}"),
         }
     }
 

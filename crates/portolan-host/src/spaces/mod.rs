@@ -10,5 +10,6 @@ pub use select::SpaceError;
 
 pub(crate) use enter::enter;
 pub(crate) use find::Candidate;
+pub use links::own_ephemeral_ports;
 pub(crate) use links::{device_names, ephemeral_ports};
 pub(crate) use select::select;
