@@ -126,7 +126,7 @@ fn a_faulty_question_is_code_2_and_one_line() {
         assert_eq!(output.status.code(), Some(2), "{question:?}");
         assert_eq!(stdout(&output), "", "{question:?}");
         let message = stderr(&output);
-        assert!(message.starts_with("portolan: cannot read '"), "{message}");
+        assert!(message.starts_with("portolan: cannot read \""), "{message}");
         assert!(message.contains(" at "), "{message}");
         assert!(
             message.len() < 400 && message.matches('\n').count() == 1,

@@ -141,6 +141,17 @@ fn a_name_leads_to_its_port_in_any_case() {
 }
 
 #[test]
+fn notation_takes_names_from_the_registry() {
+    let set = |text: &str| PortSet::parse(text, Some(Protocol::Tcp), &IANA).map(|set| set.to_string());
+    assert_eq!(set("ssh,https,1-3").as_deref(), Ok("1-3,22,443"));
+    assert_eq!(set("x11").as_deref(), Ok("6000-6063"));
+    assert!(set("wireguard").is_err());
+    let any = notation::Services::ports(&IANA, "wireguard", None);
+    assert_eq!(any.to_string(), "51820");
+    assert!(notation::Services::ports(&IANA, "nonesuch", None).is_empty());
+}
+
+#[test]
 fn former_names_are_kept_and_come_last() {
     let entry = IANA.entries(Port::new(7680), Protocol::Tcp).next().unwrap();
     assert_eq!(entry.name(), Some("ms-do"));
