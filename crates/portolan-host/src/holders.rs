@@ -1,10 +1,12 @@
 mod files;
 mod identify;
+mod iterator;
+mod order;
 mod scan;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Collector, ProcRoot, StartTime};
 
@@ -28,12 +30,19 @@ pub struct HoldingsRequest {
     pub cgroups: Vec<u64>,
     /// After how long to give up and say so; `None` for never.
     pub deadline: Option<Duration>,
+    /// The only collector that may run, to compare them; `None` for the best that can.
+    pub only: Option<Collector>,
 }
 
 impl HoldingsRequest {
     /// Whether the holders of this socket are asked for.
     fn wants(&self, inode: u64) -> bool {
         self.inodes.as_ref().is_none_or(|inodes| inodes.contains(&inode))
+    }
+
+    /// The moment at which to give up, for a search that begins now.
+    fn give_up_at(&self) -> Option<Instant> {
+        self.deadline.and_then(|limit| Instant::now().checked_add(limit))
     }
 }
 
@@ -51,6 +60,8 @@ pub struct Holdings {
     pub began: StartTime,
     /// What found them.
     pub collector: Collector,
+    /// The better collectors that did not run, and why.
+    pub passed_over: Vec<PassedOver>,
     /// What went wrong and was survived, for a person, one line each.
     pub warnings: Vec<String>,
 }
@@ -63,6 +74,15 @@ impl Holdings {
     }
 }
 
+/// A better collector that did not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The collector.
+    pub collector: Collector,
+    /// Why it did not run, for a person.
+    pub reason: String,
+}
+
 /// Why nobody's sockets could be looked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,16 +93,71 @@ pub enum HoldersError {
         /// What the system said.
         source: io::Error,
     },
+    /// The one collector that was asked for cannot run.
+    #[error("cannot find owners by {collector}: {reason}")]
+    Unavailable {
+        /// The collector.
+        collector: Collector,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Finds every process that holds one of the sockets asked for.
 ///
+/// Three collectors are tried, the fastest first, and their answers are equal as far as the rights of the
+/// caller allow: a BPF iterator, which sees everything; /proc, with the processes of the sockets' cgroups
+/// first; /proc, one process after the other.
+///
 /// # Errors
-/// If the processes cannot even be listed. A process that cannot be looked into is no error: it is counted
-/// in [`Holdings::unreadable`].
+/// If the processes cannot even be listed, or the only collector allowed cannot run. A process that cannot
+/// be looked into is no error: it is counted in [`Holdings::unreadable`].
 pub fn find_holders(root: &ProcRoot, request: &HoldingsRequest) -> Result<Holdings, HoldersError> {
-    scan::every_process(root, request)
+    if request.inodes.as_ref().is_some_and(HashSet::is_empty) {
+        let nobody = request.only.unwrap_or(Collector::ProcEvery);
+        return Ok(scan::these_processes(root, request, &[], nobody));
+    }
+    let mut passed_over = Vec::new();
+    let allowed = |collector| request.only.is_none_or(|only| only == collector);
+    if allowed(Collector::BpfTaskFile) {
+        match iterator::every_descriptor(root, request) {
+            Ok(holdings) => return Ok(holdings),
+            Err(error) => passed_over.push(PassedOver {
+                collector: Collector::BpfTaskFile,
+                reason: error.to_string(),
+            }),
+        }
+    }
+    if allowed(Collector::ProcByCgroup) || allowed(Collector::ProcEvery) {
+        let mut pids = root.pids().map_err(|source| HoldersError::Processes { source })?;
+        let mut collector = Collector::ProcEvery;
+        if allowed(Collector::ProcByCgroup) {
+            match order::by_cgroup(&mut pids, request) {
+                Ok(()) => collector = Collector::ProcByCgroup,
+                Err(error) => passed_over.push(PassedOver {
+                    collector: Collector::ProcByCgroup,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        if allowed(collector) {
+            let mut holdings = scan::these_processes(root, request, &pids, collector);
+            holdings.passed_over = passed_over;
+            return Ok(holdings);
+        }
+    }
+    let (collector, reason) = match (passed_over.pop(), request.only) {
+        (Some(PassedOver { collector, reason }), _) => (collector, reason),
+        (None, only) => (
+            only.unwrap_or(Collector::ProcEvery),
+            "it finds sockets, and not their owners".to_owned(),
+        ),
+    };
+    Err(HoldersError::Unavailable { collector, reason })
 }
+
+/// Where a search stops to keep memory bounded: at 16 bytes each, 32 MiB.
+const HOLDINGS_MAX: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests;

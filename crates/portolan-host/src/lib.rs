@@ -5,6 +5,7 @@
 //! host except where a call says so in its name.
 
 mod attribution;
+mod bpf;
 mod cgroup;
 mod close;
 mod container_name;
@@ -29,7 +30,7 @@ mod take;
 mod user;
 
 pub use close::{DestroyError, destroy_socket};
-pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, find_holders};
+pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, PassedOver, find_holders};
 pub use owner::{ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership};
 pub use port_use::{PortHolder, PortUse};
 pub use proc_root::{ProcRoot, ProcRootError};

@@ -53,6 +53,12 @@ impl ProcRoot {
         self.live
     }
 
+    /// Whether this is a proc file system that numbers the processes as this process sees them.
+    pub(crate) fn is_own(&self) -> bool {
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        self.live && read_link(&self.dir, c"self").is_ok_and(|text| decimal(&text) == Some(me))
+    }
+
     /// Whether the processes of others are kept out of sight (the mount option `hidepid`).
     ///
     /// The first process of a PID namespace lives as long as the namespace does, so where it does not

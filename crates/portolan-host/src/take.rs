@@ -198,7 +198,7 @@ impl<'a> Finder<'a> {
         let request = HoldingsRequest {
             inodes: Some(inodes.clone()),
             cgroups,
-            deadline: None,
+            ..HoldingsRequest::default()
         };
         let found = find_holders(root, &request);
         self.looked = StartTime::now();

@@ -14,15 +14,9 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use super::files::{FilesShared, shares_files};
-use super::{HoldersError, Holding, Holdings, HoldingsRequest};
+use super::{HOLDINGS_MAX, Holding, Holdings, HoldingsRequest};
 use crate::proc_root::for_each_number;
 use crate::{Collector, ProcRoot, StartTime};
-
-/// Looks into every process that shows.
-pub(super) fn every_process(root: &ProcRoot, request: &HoldingsRequest) -> Result<Holdings, HoldersError> {
-    let pids = root.pids().map_err(|source| HoldersError::Processes { source })?;
-    Ok(these_processes(root, request, &pids, Collector::ProcEvery))
-}
 
 /// Looks into `pids`, in their order.
 pub(super) fn these_processes(
@@ -75,6 +69,7 @@ pub(super) fn these_processes(
         hidden_processes: root.hides_processes(),
         began,
         collector,
+        passed_over: Vec::new(),
         warnings: scan.warnings(found.failed),
     }
 }
@@ -282,9 +277,6 @@ const LINK_LEN: usize = 29;
 
 /// Descriptors between two looks at the clock.
 const CHECK_EVERY: u32 = 256;
-
-/// Where a scan stops to keep memory bounded: at 16 bytes each, 32 MiB.
-const HOLDINGS_MAX: usize = 2 << 20;
 
 /// Reading links takes locks of the kernel's directory cache; beyond four threads little is gained.
 const THREADS_MAX: usize = 4;
