@@ -5,3 +5,4 @@
 pub(crate) mod asm;
 pub(crate) mod btf;
 pub(crate) mod sys;
+pub(crate) mod types;

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::thread::CapabilitySet;
@@ -16,6 +17,7 @@ use super::{HOLDINGS_MAX, Holding, Holdings, HoldingsRequest};
 use crate::bpf::asm::{AsmError, Assembler, Instruction, Label, Reg, Size};
 use crate::bpf::btf::{Btf, BtfError, Member};
 use crate::bpf::sys;
+use crate::bpf::types::KernelTypes;
 use crate::{Collector, ProcRoot, StartTime};
 
 /// Why the iterator did not run.
@@ -49,7 +51,7 @@ pub(super) fn every_descriptor(
     permitted(root)?;
     let began = StartTime::now();
     let give_up_at = request.give_up_at();
-    let types = std::fs::read(TYPES).map_err(IteratorError::Types)?;
+    let types = KernelTypes::open(Path::new(TYPES)).map_err(IteratorError::Types)?;
     let (function, layout) = Layout::of(&Btf::parse(&types)?)?;
     drop(types);
     let code = program(&layout, &prefilter(request))?;
