@@ -11,6 +11,7 @@ mod close;
 mod container_name;
 mod holders;
 mod kernel_state;
+mod mptcp;
 mod netlink;
 mod owner;
 mod port_use;

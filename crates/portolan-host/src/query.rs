@@ -183,13 +183,13 @@ pub enum SpaceSelect {
 }
 
 impl SpaceSelect {
-    /// What a person means by `text`: `host`, a PID, `net:[INODE]`, or else a name.
+    /// What a person means by `text`: `host`, a PID (`812`, `pid:812`), `net:[INODE]`, or else a name.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         if text == "host" {
             return Self::Host;
         }
-        if let Ok(pid) = text.parse::<i32>()
+        if let Ok(pid) = text.strip_prefix("pid:").unwrap_or(text).parse::<i32>()
             && pid > 0
         {
             return Self::Process(pid);
@@ -228,6 +228,7 @@ mod tests {
     fn a_space_is_named_in_five_ways() {
         assert_eq!(SpaceSelect::from_text("host"), SpaceSelect::Host);
         assert_eq!(SpaceSelect::from_text("812"), SpaceSelect::Process(812));
+        assert_eq!(SpaceSelect::from_text("pid:812"), SpaceSelect::Process(812));
         assert_eq!(
             SpaceSelect::from_text("net:[4026531840]"),
             SpaceSelect::Inode(4_026_531_840)

@@ -5,6 +5,7 @@ use std::thread;
 
 use rustix::io::Errno;
 
+use crate::mptcp;
 use crate::proc_net;
 use crate::sock_diag::{Listed, SockDiag};
 use crate::spaces::{self, Candidate, SpaceError};
@@ -65,14 +66,24 @@ impl SocketRead {
 /// process in it; one that cannot be read at all is counted. One that vanishes meanwhile is left out.
 ///
 /// # Errors
-/// The namespace that was asked for does not exist or cannot be read; /proc cannot be listed.
+/// The namespace that was asked for does not exist or cannot be read; or /proc, which leads to it, cannot.
 pub fn read_sockets(query: &Query, sources: &Sources) -> Result<SocketRead, SpaceError> {
-    let found = spaces::select(&sources.proc_root, &query.space)?;
+    let mut warnings = Vec::new();
+    let found = match spaces::select(&sources.proc_root, &query.space) {
+        Ok(found) => found,
+        // Our own namespace needs no /proc.
+        Err(error @ SpaceError::NoProc { .. }) if query.space == SpaceSelect::Every => {
+            warnings.push(error.to_string());
+            spaces::select(&sources.proc_root, &SpaceSelect::Host)?
+        }
+        Err(error) => return Err(error),
+    };
     let (own, others): (Vec<_>, Vec<_>) = found
         .candidates
         .into_iter()
         .partition(|candidate| candidate.name == SpaceName::Host);
     let mut here = Reading::new(query, sources, 0);
+    here.read.warnings = warnings;
     let mut there = Reading::new(query, sources, own.len());
     there.read.hidden_spaces = found.beyond;
     thread::scope(|scope| {
@@ -109,7 +120,7 @@ pub fn read_sockets(query: &Query, sources: &Sources) -> Result<SocketRead, Spac
     }
 }
 
-/// The inodes of the sockets that `query` asks for, as of now: what of an earlier reading is still there.
+/// The inodes of the sockets that `query` asks for, as of now, to see which of an earlier reading are still there.
 ///
 /// # Errors
 /// As [`read_sockets`].
@@ -245,6 +256,7 @@ impl<'a> Reading<'a> {
                 self.read.unlisted = self.read.unlisted.with(protocol);
             }
         }
+        mptcp::join_subflows(&mut self.read.sockets, first);
         if self.read.sockets[first..].iter().any(|socket| socket.device != 0) {
             match spaces::device_names() {
                 Ok(names) => self.space(id).devices = names,

@@ -110,3 +110,67 @@ fn of_pid(root: &Path, pid: i32) -> Result<Candidate, SpaceError> {
 
 /// An error names so many namespaces.
 const MOST_NAMES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::super::find::fixture::{MOUNTS, tree};
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_chosen_by_name_process_or_inode() {
+        let root = tree(&[("1", 100), ("7", 200), ("8", 400)], MOUNTS);
+        for (text, chosen) in [
+            ("host", "host"),
+            ("blue", "blue"),
+            ("7", "blue"),
+            ("1", "host"),
+            ("8", "net:[400]"),
+            ("pid:8", "net:[400]"),
+            ("net:[200]", "blue"),
+            ("net:[100]", "host"),
+            ("net:[300]", "net:[300]"),
+        ] {
+            let found = select(root.path(), &SpaceSelect::from_text(text)).unwrap();
+            let names: Vec<_> = found
+                .candidates
+                .iter()
+                .map(|candidate| candidate.name.to_string())
+                .collect();
+            assert_eq!(names, [chosen], "{text}");
+        }
+        assert_eq!(
+            select(root.path(), &SpaceSelect::Every).unwrap().candidates.len(),
+            4
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_what_is() {
+        let root = tree(&[("7", 200)], MOUNTS);
+        let error = select(root.path(), &SpaceSelect::from_text("red")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no port space red; there are: host, blue, net:[300] (or give the pid of a process in it)"
+        );
+        let error = select(root.path(), &SpaceSelect::from_text("net:[9]")).unwrap_err();
+        assert!(matches!(error, SpaceError::NoSuchName { .. }));
+        let error = select(root.path(), &SpaceSelect::from_text("99")).unwrap_err();
+        assert_eq!(error, SpaceError::NoSuchProcess(99));
+        let error = select(Path::new("/nonexistent"), &SpaceSelect::Every).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent"), "{error}");
+    }
+
+    #[test]
+    fn an_error_names_some_of_many_namespaces() {
+        let processes: Vec<_> = (1..=50_u64).map(|pid| (pid.to_string(), 1000 + pid)).collect();
+        let processes: Vec<_> = processes
+            .iter()
+            .map(|(pid, inode)| (pid.as_str(), *inode))
+            .collect();
+        let root = tree(&processes, "");
+        let error = select(root.path(), &SpaceSelect::from_text("red"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.len() < 400 && error.contains("…"), "{error}");
+    }
+}
