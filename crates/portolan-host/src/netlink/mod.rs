@@ -10,6 +10,8 @@ mod request;
 mod socket;
 
 pub(crate) use attribute::Attributes;
+#[cfg(test)]
+pub(crate) use dump::script;
 pub(crate) use dump::{Consistency, DumpError, acknowledge, dump};
 pub(crate) use message::{Message, Messages};
 pub(crate) use request::Request;

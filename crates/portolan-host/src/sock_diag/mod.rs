@@ -6,6 +6,9 @@ mod port_filter;
 mod unix;
 mod vsock;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use destroy::destroy;
 
 use rustix::io::{self, Errno};
