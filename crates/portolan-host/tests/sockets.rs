@@ -235,8 +235,7 @@ fn as_in_text(socket: &Socket) -> Socket {
 fn netlink_and_text_agree_on_sockets_of_every_state() {
     in_namespace("netlink_and_text_agree_on_sockets_of_every_state", || {
         let zoo = zoo();
-        let netlink = read(&everything());
-        let text = read_sockets(&everything(), &by_text()).unwrap();
+        let (netlink, text) = both_ways();
 
         for read in [&netlink, &text] {
             for (state, stream) in &zoo.tcp {
@@ -273,13 +272,27 @@ fn netlink_and_text_agree_on_sockets_of_every_state() {
             assert_eq!((waiting[0].inode, waiting[0].uid), (0, None));
         }
 
-        let mut one: Vec<_> = netlink.sockets.iter().map(as_in_text).collect();
-        let mut other: Vec<_> = text.sockets.clone();
-        one.sort_by_key(|socket| format!("{socket:?}"));
-        other.sort_by_key(|socket| format!("{socket:?}"));
-        assert_eq!(one, other);
+        assert_eq!(sorted(&netlink), sorted(&text));
         assert_eq!(netlink.spaces[0].inode, text.spaces[0].inode);
     });
+}
+
+/// What netlink and text tell of one and the same moment: nothing changed between a reading before and one after.
+fn both_ways() -> (SocketRead, SocketRead) {
+    for _ in 0..1000 {
+        let before = read(&everything());
+        let text = read_sockets(&everything(), &by_text()).unwrap();
+        if sorted(&before) == sorted(&read(&everything())) {
+            return (before, text);
+        }
+    }
+    panic!("data is still on its way between the sockets after a thousand readings");
+}
+
+fn sorted(read: &SocketRead) -> Vec<Socket> {
+    let mut sockets: Vec<_> = read.sockets.iter().map(as_in_text).collect();
+    sockets.sort_by_key(|socket| format!("{socket:?}"));
+    sockets
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Tests in a user and network namespace of their own.
+//! Tests in namespaces of their own: user, network, mount and process, so that nothing else of the machine shows.
 
 use std::env;
 use std::process::{Command, Stdio};
 
-/// Runs `body` in a child process that is root in new user and network namespaces, with the loopback interface
-/// up. Says so loudly where the machine forbids that.
+/// Runs `body` in a child process that is root in new namespaces, with a /proc of its own and the loopback
+/// interface up. Says loudly where the machine forbids that.
 ///
 /// `test` is the path of the test that calls: the child is this program, told to run that test alone.
 pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
@@ -12,12 +12,13 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
         body();
         return;
     }
-    if let Err(reason) = possible() {
-        eprintln!("skipped: {test}: {reason}");
+    let Some(ways) = WAYS.iter().copied().find(|ways| possible(ways).is_ok()) else {
+        let reasons: Vec<_> = WAYS.iter().filter_map(|ways| possible(ways).err()).collect();
+        eprintln!("skipped: {test}: no namespaces here: {}", reasons.join("; "));
         return;
-    }
+    };
     let program = env::current_exe().expect("this program has a path");
-    let output = unshare()
+    let output = unshare(ways)
         .args([
             "sh",
             "-c",
@@ -40,8 +41,8 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
 }
 
 /// Whether this machine lets us make namespaces.
-fn possible() -> Result<(), String> {
-    let output = unshare()
+fn possible(ways: &[&str]) -> Result<(), String> {
+    let output = unshare(ways)
         .args(["ip", "link", "set", "lo", "up"])
         .stdin(Stdio::null())
         .output()
@@ -53,11 +54,23 @@ fn possible() -> Result<(), String> {
     }
 }
 
-fn unshare() -> Command {
+fn unshare(ways: &[&str]) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "--mount", "--"]);
+    command.args(ways);
+    command.args([
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "--",
+    ]);
     command
 }
+
+/// As any user, or where user namespaces are forbidden, as root.
+const WAYS: [&[&str]; 2] = [&["--user", "--map-root-user"], &[]];
 
 /// Names the test that the child is to run.
 const INSIDE: &str = "PORTOLAN_TEST_INSIDE";
