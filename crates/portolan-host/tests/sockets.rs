@@ -14,7 +14,7 @@ use portolan_host::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with, sockopt};
 
-use private::in_namespace;
+use private::{in_namespace, skipped};
 
 fn everything() -> Query {
     Query {
@@ -167,7 +167,7 @@ fn others() -> Vec<(SocketProtocol, State, OwnedFd)> {
             rustix::net::bind(&socket, &any).unwrap();
             others.push((SocketProtocol::UdpLite, State::Unconnected, socket));
         }
-        Err(errno) => eprintln!("skipped: UDP-Lite sockets: {errno}"),
+        Err(errno) => skipped(&format!("UDP-Lite sockets: {errno}")),
     }
     for (family, protocol) in [
         (AddressFamily::INET, ipproto::ICMP),
@@ -175,7 +175,7 @@ fn others() -> Vec<(SocketProtocol, State, OwnedFd)> {
     ] {
         match open(family, SocketType::RAW, protocol) {
             Ok(socket) => others.push((SocketProtocol::Raw, State::Unconnected, socket)),
-            Err(errno) => eprintln!("skipped: raw sockets: {errno}"),
+            Err(errno) => skipped(&format!("raw sockets: {errno}")),
         }
     }
     match open(AddressFamily::INET, SocketType::RAW, ipproto::ICMP) {
@@ -183,7 +183,7 @@ fn others() -> Vec<(SocketProtocol, State, OwnedFd)> {
             rustix::net::connect(&socket, &any).unwrap();
             others.push((SocketProtocol::Raw, State::Established, socket));
         }
-        Err(errno) => eprintln!("skipped: raw sockets: {errno}"),
+        Err(errno) => skipped(&format!("raw sockets: {errno}")),
     }
     others
 }

@@ -20,7 +20,7 @@ use rustix::thread::{
     CapabilitySet, LinkNameSpaceType, capabilities, move_into_link_name_space, set_capabilities,
 };
 
-use private::in_namespace;
+use private::{in_namespace, skipped};
 
 /// Runs `body` in the namespace that `path` leads to.
 fn inside<T: Send>(path: &Path, body: impl FnOnce() -> T + Send) -> T {
@@ -191,8 +191,7 @@ fn interfaces_are_those_of_the_sockets_namespace() {
                 .success()
         };
         if !["dummy", "veth", "bridge"].iter().any(add) {
-            eprintln!("skipped: this kernel makes neither dummy, veth nor bridge interfaces");
-            return;
+            return skipped("this kernel makes neither dummy, veth nor bridge interfaces");
         }
         let _socket = inside(&blue, || {
             let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).unwrap();

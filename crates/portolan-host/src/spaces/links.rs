@@ -64,14 +64,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn this_machine_has_a_loopback_interface() {
-        match device_names() {
-            Ok(names) => assert!(names.values().any(|name| name == "lo"), "{names:?}"),
-            Err(error) => eprintln!("skipped: no route netlink here: {error}"),
-        }
-    }
+    use crate::netlink::Message;
+    use crate::netlink::script::Script;
 
     #[test]
     fn the_range_of_ephemeral_ports() {
@@ -103,6 +97,27 @@ mod tests {
             }
             Err(error) => println!("skipped: this machine tells no range of ephemeral ports: {error}"),
         }
+    }
+
+    #[test]
+    fn interfaces_are_listed_by_index() {
+        let link = |index: i32, name: &[u8]| {
+            let mut fixed = [0; FIXED];
+            fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+            Request::new(16, 2, 1)
+                .bytes(&fixed)
+                .attribute(99, &[1])
+                .attribute(NAME, name)
+                .finish()
+        };
+        let mut datagram = link(1, b"lo\0");
+        datagram.extend(link(7, b"eth0\0"));
+        datagram.extend(Request::new(Message::DONE, 2, 1).bytes(&[0; 4]).finish());
+        let names = names(&mut Script::new([vec![Ok(datagram)]])).unwrap();
+        assert_eq!(
+            names,
+            BTreeMap::from([(1, "lo".to_owned()), (7, "eth0".to_owned())])
+        );
     }
 
     proptest! {

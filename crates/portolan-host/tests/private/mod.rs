@@ -1,6 +1,7 @@
 //! Tests in namespaces of their own: user, network, mount and process, so that nothing else of the machine shows.
 
 use std::env;
+use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 /// Runs `body` in a child process that is root in new namespaces, with a /proc of its own and the loopback
@@ -14,8 +15,7 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
     }
     let Some(ways) = WAYS.iter().copied().find(|ways| possible(ways).is_ok()) else {
         let reasons: Vec<_> = WAYS.iter().filter_map(|ways| possible(ways).err()).collect();
-        eprintln!("skipped: {test}: no namespaces here: {}", reasons.join("; "));
-        return;
+        return skipped(&format!("{test}: no namespaces here: {}", reasons.join("; ")));
     };
     let program = env::current_exe().expect("this program has a path");
     let output = unshare(ways)
@@ -35,9 +35,14 @@ pub(crate) fn in_namespace(test: &str, body: impl FnOnce()) {
         text.contains("1 passed"),
         "the child ran another number of tests: {text}"
     );
-    for line in text.lines().filter(|line| line.contains("skipped:")) {
-        eprintln!("{line}");
+    for (_, reason) in text.lines().filter_map(|line| line.split_once("skipped: ")) {
+        skipped(reason);
     }
+}
+
+/// Says what this machine does not let us test, also when the test passes: its captured output would be lost.
+pub(crate) fn skipped(reason: &str) {
+    writeln!(io::stderr(), "skipped: {reason}").expect("stderr is open");
 }
 
 /// Whether this machine lets us make namespaces.
