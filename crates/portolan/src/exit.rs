@@ -17,6 +17,10 @@ pub(crate) enum Answer {
 pub(crate) enum Failure {
     /// The command line is wrong: code 2.
     Usage(String),
+    /// The system does not let us: code 3.
+    NotPermitted(String),
+    /// The system failed: code 4.
+    System(String),
     /// Standard output cannot be written: code 4, except that a closed pipe is a normal end.
     Output(io::Error),
 }
@@ -33,6 +37,8 @@ pub(crate) fn report(answer: Result<Answer, Failure>) -> ExitCode {
         Ok(Answer::Yes) => return ExitCode::SUCCESS,
         Ok(Answer::No) => return ExitCode::from(1),
         Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::NotPermitted(text)) => (text, 3),
+        Err(Failure::System(text)) => (text, 4),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;
         }

@@ -9,6 +9,10 @@ use crate::output::Output;
 
 /// Print the completion script of a shell
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  source <(portolan completions bash)    for this shell
+  portolan completions zsh > ~/.zfunc/_portolan
+  portolan completions fish > ~/.config/fish/completions/portolan.fish")]
 pub(crate) struct Args {
     /// The shell to complete in
     shell: Shell,
