@@ -9,6 +9,7 @@ mod port;
 mod port_set;
 mod protocol;
 pub mod registry;
+pub mod wire;
 
 pub use escape::{Escaped, is_printable, json_text};
 pub use notation::{
