@@ -6,6 +6,7 @@ mod scan;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use crate::{Collector, ProcRoot, StartTime};
@@ -154,6 +155,15 @@ pub fn find_holders(root: &ProcRoot, request: &HoldingsRequest) -> Result<Holdin
         ),
     };
     Err(HoldersError::Unavailable { collector, reason })
+}
+
+/// Whether a process, given by its directory, holds a socket.
+pub(crate) fn holds(root: &ProcRoot, process: &OwnedFd, pid: i32, inode: u64) -> io::Result<bool> {
+    let request = HoldingsRequest {
+        inodes: Some([inode].into()),
+        ..HoldingsRequest::default()
+    };
+    scan::one_process(root, &request, process, pid).map(|holdings| !holdings.is_empty())
 }
 
 /// Where a search stops to keep memory bounded: at 16 bytes each, 32 MiB.

@@ -1,6 +1,8 @@
+mod handle;
 mod read;
 mod start;
 
+pub use handle::{HandleError, ProcessHandle};
 pub use read::ReadProcessError;
 
 use std::ffi::OsString;

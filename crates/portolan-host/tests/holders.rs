@@ -11,12 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portolan_host::{
-    Collector, HoldersError, Holding, HoldingsRequest, ProcRoot, Process, Users, find_holders,
+    Collector, HandleError, HoldersError, Holding, HoldingsRequest, ProcRoot, Process, ProcessHandle, Signal,
+    StartTime, Users, find_holders,
 };
 
 /// Between fork and exec a new process holds every descriptor of its parent, so tests that start
@@ -434,6 +436,68 @@ fn inside_a_pid_namespace() {
             .contains("not in the first PID namespace")
     );
     eprintln!("checked in process {}", me());
+}
+
+#[test]
+fn a_process_is_held_asked_and_ended() {
+    let _turn = turn();
+    let (_here, there) = UnixStream::pair().unwrap();
+    let inode = inode(&there);
+    let mut child = shell("echo; read line", there.into());
+    let root = ProcRoot::system().unwrap();
+    let started = Process::start_time_of(&root, pid(&child.0)).unwrap();
+
+    let handle = ProcessHandle::open(&root, pid(&child.0), started).unwrap();
+    assert!(handle.still_holds(&root, inode).unwrap());
+    assert!(!handle.still_holds(&root, inode + 1_000_000_000).unwrap());
+    let other = ProcessHandle::open(&root, pid(&child.0), StartTime(started.0 + 1)).unwrap_err();
+    assert!(matches!(other, HandleError::Reused { .. }), "{other}");
+
+    handle.send_signal(Signal::TERM).unwrap();
+    assert_eq!(child.0.wait().unwrap().signal(), Some(Signal::TERM.number()));
+    let gone = [
+        handle.send_signal(Signal::KILL).unwrap_err(),
+        handle.still_holds(&root, inode).unwrap_err(),
+        ProcessHandle::open(&root, pid(&child.0), started).unwrap_err(),
+        ProcessHandle::open(&root, 0, started).unwrap_err(),
+        ProcessHandle::open(&root, -1, started).unwrap_err(),
+    ];
+    for error in gone {
+        assert!(matches!(error, HandleError::Gone { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_process_of_another_user_is_left_alone() {
+    let _turn = turn();
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: a process of another user, sure to be there, needs root to start it");
+        return;
+    }
+    let mut child = Running(Command::new("sleep").arg("600").spawn().unwrap());
+    let number = pid(&child.0);
+    std::thread::spawn(move || {
+        thread::become_nobody();
+        let root = ProcRoot::system().unwrap();
+        let started = Process::start_time_of(&root, number).unwrap();
+        let handle = ProcessHandle::open(&root, number, started).unwrap();
+        let errors = [
+            (handle.send_signal(Signal::KILL).unwrap_err(), "be sent a signal"),
+            (handle.still_holds(&root, 1).unwrap_err(), "be looked at"),
+        ];
+        for (error, action) in errors {
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "process {number} may not {action}: it belongs to another user; use that user's rights, or \
+                     root's"
+                )
+            );
+        }
+    })
+    .join()
+    .unwrap();
+    assert_eq!(child.0.try_wait().unwrap(), None);
 }
 
 #[test]

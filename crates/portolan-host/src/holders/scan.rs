@@ -74,6 +74,18 @@ pub(super) fn these_processes(
     }
 }
 
+/// Looks into one process, given by its directory.
+pub(super) fn one_process(
+    root: &ProcRoot,
+    request: &HoldingsRequest,
+    process: &OwnedFd,
+    pid: i32,
+) -> io::Result<Vec<Holding>> {
+    let mut holdings = Vec::new();
+    Scan::new(root, request, &[]).process(pid, process, &mut holdings)?;
+    Ok(holdings)
+}
+
 /// What one thread has found.
 #[derive(Default)]
 struct Found {
@@ -111,7 +123,19 @@ struct Scan<'a> {
     give_up_at: Option<Instant>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(root: &'a ProcRoot, request: &'a HoldingsRequest, pids: &'a [i32]) -> Self {
+        Self {
+            root,
+            request,
+            pids,
+            next: AtomicUsize::new(0),
+            found: AtomicUsize::new(0),
+            out_of_time: AtomicBool::new(false),
+            give_up_at: request.give_up_at(),
+        }
+    }
+
     /// Takes processes and looks into them until none is left.
     fn work(&self) -> Found {
         let mut found = Found::default();
@@ -119,7 +143,11 @@ impl Scan<'_> {
             let Some(&pid) = self.pids.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
                 break;
             };
-            match self.process(pid, &mut found.holdings) {
+            let looked = self
+                .root
+                .process_dir(pid)
+                .and_then(|process| self.process(pid, &process, &mut found.holdings));
+            match looked {
                 Ok(()) => {}
                 Err(error) => match Errno::from_io_error(&error) {
                     // It ended while we looked.
@@ -146,16 +174,15 @@ impl Scan<'_> {
     }
 
     /// The descriptors of a process, and those of its threads that have a table of their own.
-    fn process(&self, pid: i32, holdings: &mut Vec<Holding>) -> io::Result<()> {
-        let process = self.root.process_dir(pid)?;
-        self.table(pid, open_directory(&process, c"fd")?, holdings)?;
+    fn process(&self, pid: i32, process: &OwnedFd, holdings: &mut Vec<Holding>) -> io::Result<()> {
+        self.table(pid, open_directory(process, c"fd")?, holdings)?;
 
         // The link count of the directory of threads is two more than there are threads, so that most
         // processes cost no more than this one question.
-        if self.root.is_live() && statat(&process, c"task", AtFlags::empty())?.st_nlink <= 3 {
+        if self.root.is_live() && statat(process, c"task", AtFlags::empty())?.st_nlink <= 3 {
             return Ok(());
         }
-        let tasks = match open_directory(&process, c"task") {
+        let tasks = match open_directory(process, c"task") {
             Err(Errno::NOENT) if !self.root.is_live() => return Ok(()),
             tasks => tasks?,
         };
