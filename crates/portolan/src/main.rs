@@ -6,16 +6,18 @@
 mod cli;
 mod commands;
 mod exit;
+mod json;
 mod output;
 mod services;
 mod terminal;
+mod text;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let answer = cli::parse().and_then(|command| {
+    let answer = cli::parse().and_then(|invocation| {
         let mut output = output::Output::stdout();
-        let answer = command.run(&mut output)?;
+        let answer = invocation.run(&mut output)?;
         output.finish()?;
         Ok(answer)
     });

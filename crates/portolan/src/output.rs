@@ -2,20 +2,34 @@
 
 use std::io::{self, BufWriter, Write};
 
-use anstream::AutoStream;
+use anstream::{AutoStream, ColorChoice};
 
 /// Where a command prints.
 #[derive(Debug)]
 pub(crate) struct Output {
-    writer: BufWriter<AutoStream<io::Stdout>>,
+    writer: BufWriter<io::Stdout>,
+    colour: bool,
 }
 
 impl Output {
-    /// Standard output. `NO_COLOR` and pipes get plain text.
+    /// Standard output.
     pub(crate) fn stdout() -> Self {
+        let stdout = io::stdout();
+        let colour = match AutoStream::choice(&stdout) {
+            ColorChoice::Never => false,
+            ColorChoice::Auto | ColorChoice::AlwaysAnsi | ColorChoice::Always => true,
+        };
         Self {
-            writer: BufWriter::with_capacity(64 * 1024, AutoStream::auto(io::stdout())),
+            writer: BufWriter::with_capacity(64 * 1024, stdout),
+            colour,
         }
+    }
+
+    /// Whether styles may be written: to a terminal, unless `NO_COLOR` forbids it.
+    ///
+    /// What is written is passed on as it is, so that long lists to a pipe are not searched for styles.
+    pub(crate) fn colour(&self) -> bool {
+        self.colour
     }
 
     /// Writes out what is still buffered.

@@ -8,7 +8,7 @@ use portolan_core::{Port, PortRange, Protocol};
 use rustix::net::{AddressFamily, SocketType, netdevice};
 
 use super::Names;
-use crate::SocketProtocol;
+use crate::{SocketProtocol, own_ephemeral_ports};
 
 /// What names mean on this machine, asked of the system when they are needed.
 #[derive(Clone, Copy, Debug)]
@@ -74,15 +74,11 @@ impl Names for HostNames<'_> {
     }
 
     fn ephemeral(&self) -> PortRange {
-        let (first, last) = read_ephemeral().unwrap_or(DEFAULT_EPHEMERAL);
-        PortRange::new(Port::new(first), Port::new(last)).unwrap_or(PortRange::ALL)
+        let (first, last) = DEFAULT_EPHEMERAL;
+        own_ephemeral_ports()
+            .or_else(|| PortRange::new(Port::new(first), Port::new(last)))
+            .unwrap_or(PortRange::ALL)
     }
-}
-
-fn read_ephemeral() -> Option<(u16, u16)> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
-    let mut numbers = text.split_ascii_whitespace().map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 #[cfg(test)]

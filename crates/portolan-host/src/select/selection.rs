@@ -6,7 +6,7 @@ use super::item::{ItemKind, item};
 use super::names::Names;
 use super::parse::{Fault, Parsed, Parser};
 use super::tokens::{self, Token};
-use crate::{Family, ProtocolSet, StateSet};
+use crate::{Family, ProtocolSet, SocketProtocol, StateSet};
 use portolan_core::PortRange;
 
 /// A filter, understood: which sockets are meant, apart from options such as `--tcp`.
@@ -62,6 +62,12 @@ impl Selection {
     #[must_use]
     pub fn mentions_mark(&self) -> bool {
         self.any_test(|test| matches!(test, Test::Mark { .. }))
+    }
+
+    /// Whether the filter names unix sockets, which nobody sees who does not ask for them.
+    #[must_use]
+    pub fn mentions_unix(&self) -> bool {
+        self.any_test(|test| matches!(test, Test::Unix { .. } | Test::Protocol(SocketProtocol::Unix)))
     }
 
     /// Whether the filter can be answered only with the owners known.

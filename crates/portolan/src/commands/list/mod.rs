@@ -1,0 +1,244 @@
+//! The open ports of this machine, and its connections.
+//!
+//! ```text
+//! Args ─▶ Selection ─▶ Query ─▶ Snapshot::take ─▶ Matcher ─▶ Rows ─┬▶ Source ─▶ Table, CSV ─▶ stdout
+//!                                                                  ├▶ SocketObject ─▶ JSON ─▶ stdout
+//!                                                                  └▶ footer ─▶ stderr
+//! ```
+
+mod args;
+mod cells;
+mod csv;
+mod document;
+mod footer;
+mod rows;
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::Path;
+
+use portolan_core::registry::Services;
+use portolan_host::select::{HostNames, Matcher, Selection};
+use portolan_host::{
+    Family, ProtocolSet, Query, Snapshot, SocketProtocol, SpaceError, SpaceSelect, State, StateSet,
+};
+
+pub(crate) use args::Args;
+
+use self::args::Format;
+use self::cells::{Cell, Show, Source};
+use self::rows::Rows;
+use crate::cli::similar_command;
+use crate::exit::{Answer, Failure};
+use crate::output::Output;
+use crate::text::address::EndText;
+use crate::text::table::{Look, Table};
+use crate::{services, terminal};
+
+/// What the arguments mean.
+struct Wanted {
+    selection: Selection,
+    protocols: ProtocolSet,
+    states: StateSet,
+    family: Option<Family>,
+}
+
+pub(crate) fn run(args: &Args, verbose: bool, named: bool, output: &mut Output) -> Result<Answer, Failure> {
+    let (services, services_warning) = services::load(Path::new(services::FILE));
+    let wanted = Wanted::new(args, &services)?;
+    let snapshot = Snapshot::take(&wanted.query(args)).map_err(failure)?;
+    let rows = wanted.rows(&snapshot, &services, args);
+
+    let dropped = write(
+        args,
+        &snapshot,
+        &services,
+        &rows,
+        wanted.shows_connections(),
+        output,
+    )?;
+    // What is said on standard error comes after what it is about.
+    output.flush()?;
+    footer::write(&footer::Footer {
+        snapshot: &snapshot,
+        // A document says by itself what is hidden.
+        hidden: args.format() != Format::Json,
+        dropped: &dropped,
+        services_warning: services_warning.as_deref(),
+        verbose,
+        marks_unseen: wanted.marks_unseen(&snapshot),
+    });
+    if !rows.is_empty() {
+        return Ok(Answer::Yes);
+    }
+    wanted.nothing(args, named, &snapshot)
+}
+
+impl Wanted {
+    fn new(args: &Args, services: &Services) -> Result<Self, Failure> {
+        let selection = Selection::parse(&args.filter, args.family_hint(), &HostNames::new(services))
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let states = match (args.states(), selection.states()) {
+            (Some(option), Some(filter)) => option.intersection(filter),
+            (Some(states), None) | (None, Some(states)) => states,
+            // Whoever asks for a remote end asks for what has one.
+            (None, None) if args.all || selection.mentions_remote() => StateSet::ALL,
+            (None, None) => StateSet::OPEN,
+        };
+        let flags = args.protocols();
+        let asked = if !flags.is_empty() {
+            flags
+        } else if selection.mentions_unix() {
+            ProtocolSet::ALL
+        } else {
+            ProtocolSet::PORTS
+        };
+        let possible = selection.protocols();
+        Ok(Self {
+            protocols: asked
+                .iter()
+                .filter(|protocol| possible.contains(*protocol))
+                .collect(),
+            states,
+            family: args.family(),
+            selection,
+        })
+    }
+
+    fn query(&self, args: &Args) -> Query {
+        Query {
+            protocols: self.protocols,
+            states: self.states,
+            local_ports: self.selection.local_ports(!self.shows_connections()),
+            space: args
+                .space
+                .as_deref()
+                .map_or(SpaceSelect::Every, SpaceSelect::from_text),
+            owners: args.format() != Format::Quiet || self.selection.needs_owners(),
+            tcp_info: args.info,
+        }
+    }
+
+    fn rows(&self, snapshot: &Snapshot, services: &Services, args: &Args) -> Rows {
+        let matcher = Matcher::new(&self.selection, snapshot, self.protocols, self.states);
+        let selected = (0..snapshot.sockets.len()).filter(|index| {
+            let family = snapshot.sockets[*index].family;
+            self.family.is_none_or(|wanted| wanted == family) && matcher.matches(*index)
+        });
+        Rows::new(snapshot, services, selected, args.sort)
+    }
+
+    /// Whether there can be sockets with a remote end.
+    fn shows_connections(&self) -> bool {
+        !self.states.intersection(StateSet::OPEN.complement()).is_empty()
+    }
+
+    /// Whether the filter asks for marks that the kernel did not show.
+    fn marks_unseen(&self, snapshot: &Snapshot) -> bool {
+        self.selection.mentions_mark() && snapshot.sockets.iter().any(|socket| socket.mark.is_none())
+    }
+
+    /// Says that nothing was found, and of what.
+    fn nothing(&self, args: &Args, named: bool, snapshot: &Snapshot) -> Result<Answer, Failure> {
+        if let ([first, rest @ ..], false) = (args.filter.as_slice(), named)
+            && let Some(command) = similar_command(first)
+        {
+            return Err(Failure::Usage(format!(
+                "there is no command {first}, and no socket fits it as a filter; did you mean `portolan \
+                 {command}{}`? (as a filter: portolan list {first})",
+                rest.iter()
+                    .map(|word| format!(" {}", footer::shortened(word)))
+                    .collect::<String>(),
+            )));
+        }
+        footer::nothing(
+            &args.filter,
+            self.protocols,
+            self.states,
+            args.space.as_deref(),
+            snapshot,
+        );
+        let narrowed =
+            !self.selection.is_everything() || !args.protocols().is_empty() || args.states().is_some();
+        Ok(if narrowed { Answer::No } else { Answer::Yes })
+    }
+}
+
+/// Prints the rows. Gives the headers of the columns that found no place.
+fn write(
+    args: &Args,
+    snapshot: &Snapshot,
+    services: &Services,
+    rows: &Rows,
+    connections: bool,
+    output: &mut Output,
+) -> Result<Vec<&'static str>, Failure> {
+    let format = args.format();
+    let show = Show {
+        connections,
+        spaces: snapshot.spaces.len() > 1,
+        wide: matches!(format, Format::Wide | Format::Csv),
+        info: args.info,
+    };
+    let look = Look {
+        width: terminal::width(),
+        colour: output.colour(),
+        headers: !args.no_headers,
+    };
+    match format {
+        Format::Json => document::write(output, snapshot, services, rows)?,
+        Format::Ndjson => document::write_lines(output, snapshot, services, rows)?,
+        Format::Csv => {
+            let plain = Look { width: None, ..look };
+            let show = Show {
+                spaces: true,
+                connections: true,
+                ..show
+            };
+            let source = Source::new(snapshot, services, plain);
+            csv::write(output, &source, &Cell::columns(show), rows, look.headers)?;
+        }
+        Format::Quiet => write_quiet(snapshot, rows, output)?,
+        Format::Table | Format::Wide => {
+            let cells = Cell::columns(show);
+            let source = Source::new(snapshot, services, look);
+            let columns = cells.iter().map(|cell| cell.column()).collect();
+            if !rows.is_empty() {
+                let mut table = Table::new(output, columns, look);
+                for row in rows.iter() {
+                    table.row(|column, text| source.write(cells[column], row, text))?;
+                }
+                return Ok(table.finish()?);
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// `tcp 0.0.0.0:80`, each once.
+fn write_quiet(snapshot: &Snapshot, rows: &Rows, output: &mut Output) -> Result<(), Failure> {
+    let mut seen = BTreeSet::<(SocketProtocol, State, String)>::new();
+    for index in rows.sockets() {
+        let socket = &snapshot.sockets[index];
+        let space = snapshot.space(socket.space);
+        let mut text = EndText::local(socket, space).to_string();
+        if socket.remote.is_some() {
+            text.push(' ');
+            text.push_str(&EndText::remote(socket, space).to_string());
+        }
+        if seen.insert((socket.protocol, socket.state, text.clone())) {
+            writeln!(output, "{} {text}", socket.protocol)?;
+        }
+    }
+    Ok(())
+}
+
+fn failure(error: SpaceError) -> Failure {
+    let text = error.to_string();
+    match error {
+        SpaceError::NoSuchName { .. } | SpaceError::NoSuchProcess(_) => Failure::Usage(text),
+        SpaceError::NotPermitted { .. } => Failure::NotPermitted(text),
+        // /proc missing, or a fault that this program does not know yet.
+        _ => Failure::System(text),
+    }
+}

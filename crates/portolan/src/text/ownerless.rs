@@ -1,0 +1,40 @@
+//! Why nobody holds a socket, in words.
+
+use std::fmt;
+
+use portolan_host::{Ownerless, OwnerlessReason};
+
+/// The reason as a phrase for a column or a JSON text: `waits for :8080 (nginx) to accept it`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnerlessText<'a> {
+    pub(crate) ownerless: &'a Ownerless,
+    /// Whose the socket is, where the kernel says so.
+    pub(crate) uid: Option<u32>,
+}
+
+impl fmt::Display for OwnerlessText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.ownerless.reason, self.uid) {
+            (OwnerlessReason::TimeWait, _) => f.write_str("closed, resting in TIME-WAIT"),
+            (OwnerlessReason::Orphan, _) => f.write_str("closed by its program"),
+            (OwnerlessReason::SynReceived, _) => f.write_str("handshake not finished"),
+            (OwnerlessReason::AcceptQueue, _) => match &self.ownerless.listener {
+                Some(listener) => {
+                    write!(f, "waits to be accepted by :{}", listener.port)?;
+                    match listener.pid {
+                        Some(pid) => write!(f, " (pid {pid})"),
+                        None => Ok(()),
+                    }
+                }
+                None => f.write_str("waits to be accepted"),
+            },
+            (OwnerlessReason::OtherUser, Some(uid)) => write!(f, "hidden, of user {uid}"),
+            (OwnerlessReason::OtherUser, None) => f.write_str("hidden, of another user"),
+            (OwnerlessReason::OtherPidNamespace, _) => f.write_str("hidden, outside this PID namespace"),
+            (OwnerlessReason::Kernel, _) => f.write_str("the kernel"),
+            (OwnerlessReason::Vanished, _) => f.write_str("closed meanwhile"),
+            // A reason that this program does not know yet.
+            (other, _) => f.write_str(other.name()),
+        }
+    }
+}
