@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::{Ownership, Process, Socket, Space, SpaceId};
+use crate::{Ownership, PassedOver, Process, Socket, Space, SpaceId};
 
 /// The sockets of a machine and who holds them, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub hidden: Hidden,
     /// Where the sockets and the owners came from, in words for `-v`.
     pub collectors: Vec<Collector>,
+    /// The better ways of finding owners that could not be used, and why.
+    pub passed_over: Vec<PassedOver>,
     /// What went wrong and was survived: each one line for a person.
     pub warnings: Vec<String>,
 }

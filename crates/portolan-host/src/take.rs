@@ -1,15 +1,17 @@
 //! A snapshot, from the question to the answer: sockets, then holders, then the join.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
 use std::path::Path;
 
 use portolan_core::PortRange;
 
 use crate::attribution::{self, View};
 use crate::container_name::{self, Stores};
+use crate::proc_root::read_link;
 use crate::{
     Hidden, Holding, HoldingsRequest, Owner, OwnerlessReason, Ownership, ProcRoot, Process, Query, Snapshot,
-    SocketRead, Sources, SpaceError, SpaceSelect, StartTime, State, Users, find_holders, read_inodes,
+    Socket, SocketRead, Sources, SpaceError, SpaceSelect, StartTime, State, Users, find_holders, read_inodes,
     read_sockets,
 };
 
@@ -56,7 +58,7 @@ impl Snapshot {
         let ownership = if query.owners {
             let mut finder = Finder::new(&widened, sources, &mut snapshot);
             let ownership = finder.attribute(&read);
-            finder.look_up_processes(&ownership);
+            finder.look_up_processes(&read.sockets, &ownership);
             ownership
         } else {
             Vec::new()
@@ -129,8 +131,8 @@ struct Finder<'a> {
     sources: &'a Sources,
     snapshot: &'a mut Snapshot,
     root: Option<ProcRoot>,
-    /// When the last look at the processes ended.
-    looked: StartTime,
+    /// When the last look at the processes began.
+    began: StartTime,
 }
 
 impl<'a> Finder<'a> {
@@ -147,7 +149,7 @@ impl<'a> Finder<'a> {
             sources,
             snapshot,
             root,
-            looked: StartTime::now(),
+            began: StartTime::now(),
         }
     }
 
@@ -158,7 +160,7 @@ impl<'a> Finder<'a> {
             .map(|socket| socket.inode)
             .filter(|inode| *inode != 0)
             .collect();
-        let (mut holdings, mut complete) = self.look(&inodes, read);
+        let (mut holdings, mut complete) = self.look(inodes, read);
         let mut missing = attribution::unresolved(&read.sockets, &holdings);
         let mut gone = HashSet::new();
         if !missing.is_empty() {
@@ -167,7 +169,7 @@ impl<'a> Finder<'a> {
             missing.retain(|inode| present.contains(inode));
             // Whoever held it may have started, or got it passed, behind the back of the first look.
             if complete && !missing.is_empty() {
-                let (more, complete_again) = self.look(&missing, read);
+                let (more, complete_again) = self.look(missing, read);
                 holdings.extend(more);
                 complete = complete_again;
             }
@@ -181,7 +183,7 @@ impl<'a> Finder<'a> {
     }
 
     /// The holders of `inodes`, and whether every process could be looked into.
-    fn look(&mut self, inodes: &HashSet<u64>, read: &SocketRead) -> (Vec<Holding>, bool) {
+    fn look(&mut self, inodes: HashSet<u64>, read: &SocketRead) -> (Vec<Holding>, bool) {
         let Some(root) = &self.root else {
             return (Vec::new(), false);
         };
@@ -196,18 +198,18 @@ impl<'a> Finder<'a> {
         cgroups.sort_unstable();
         cgroups.dedup();
         let request = HoldingsRequest {
-            inodes: Some(inodes.clone()),
+            inodes: Some(inodes),
             cgroups,
             ..HoldingsRequest::default()
         };
-        let found = find_holders(root, &request);
-        self.looked = StartTime::now();
-        match found {
+        match find_holders(root, &request) {
             Ok(found) => {
                 let complete = found.unreadable_processes() == 0 && !found.hidden_processes;
+                self.began = found.began;
                 if !self.snapshot.collectors.contains(&found.collector) {
                     self.snapshot.collectors.push(found.collector);
                 }
+                self.snapshot.passed_over = found.passed_over;
                 self.snapshot.warnings.extend(found.warnings);
                 (found.holdings, complete)
             }
@@ -247,32 +249,41 @@ impl<'a> Finder<'a> {
     }
 
     /// Reads every process that owns something, once.
-    fn look_up_processes(&mut self, ownership: &[Ownership]) {
+    fn look_up_processes(&mut self, sockets: &[Socket], ownership: &[Ownership]) {
         let Some(root) = &self.root else { return };
         let mut users = Users::new();
-        let mut processes = HashMap::new();
-        let owners = ownership.iter().flat_map(|ownership| match ownership {
-            Ownership::Held(owners) => owners.as_slice(),
-            Ownership::Nobody(_) => &[],
-        });
-        let mut failed = HashSet::new();
-        for Owner { pid, .. } in owners {
-            if processes.contains_key(pid) || failed.contains(pid) {
+        let mut processes: HashMap<i32, Option<Process>> = HashMap::new();
+        for (socket, ownership) in sockets.iter().zip(ownership) {
+            let Ownership::Held(owners) = ownership else {
                 continue;
-            }
-            match Process::read(root, *pid, &mut users) {
-                // One that started after the look cannot have held anything then: it only has the number.
-                Ok(process) if process.start_time <= self.looked => {
-                    processes.insert(*pid, process);
-                }
-                // It ended after it was seen to hold the socket: its number is all that is left to say.
-                Ok(_) | Err(_) => {
-                    failed.insert(*pid);
-                }
+            };
+            for owner in owners {
+                processes.entry(owner.pid).or_insert_with(|| {
+                    // If it ended after it was seen to hold the socket, its number is all that is left to say.
+                    let process = Process::read(root, owner.pid, &mut users).ok()?;
+                    // One that started after the look began has perhaps only the number of the one seen.
+                    let is_the_one = process.start_time <= self.began || holds(root, owner, socket.inode);
+                    is_the_one.then_some(process)
+                });
             }
         }
-        self.snapshot.processes = processes;
+        let read = processes
+            .into_iter()
+            .filter_map(|(pid, process)| Some((pid, process?)));
+        self.snapshot.processes = read.collect();
     }
+}
+
+/// Whether the process of this number holds the socket, now.
+fn holds(root: &ProcRoot, owner: &Owner, inode: u64) -> bool {
+    let Ok(dir) = root.process_dir(owner.pid) else {
+        return false;
+    };
+    owner.fds.iter().any(|fd| {
+        CString::new(format!("fd/{fd}")).is_ok_and(|path| {
+            read_link(&dir, &path).is_ok_and(|link| link == format!("socket:[{inode}]").as_bytes())
+        })
+    })
 }
 
 /// Whether no process of this machine can be outside our PID namespace.
