@@ -3,12 +3,14 @@
 //! This crate is the engine of Portolan. It never does I/O, reads no clock and starts no thread: time,
 //! randomness and the contents of files are arguments. It builds on any platform.
 
+pub mod demux;
 mod escape;
 mod notation;
 mod port;
 mod port_set;
 mod protocol;
 pub mod registry;
+pub mod table;
 pub mod wire;
 
 pub use escape::{Escaped, is_printable, json_text};

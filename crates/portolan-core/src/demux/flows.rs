@@ -1,0 +1,355 @@
+//! The table of four-tuples: 16 bytes for an IPv4 connection, found by one keyed hash.
+//!
+//! An entry is the four-tuple and the number of its socket. It says all that a packet needs: the table of
+//! sockets is touched only for the generation of the answer. Two bits of the number are flags. `ASK`
+//! says that the four-tuple alone does not decide, since the socket is bound to a device or several
+//! sockets have the same four-tuple (with different devices in TCP, at will in UDP).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use hashbrown::{HashMap, HashTable};
+use smallvec::SmallVec;
+
+use crate::table::Keyed;
+
+/// Both ends of a conversation, as one end sees it: its own socket address and the other's.
+///
+/// v4-mapped IPv6 addresses become IPv4: Linux delivers the same packets to both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FourTuple {
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+impl FourTuple {
+    /// The four-tuple of a socket at `local` that talks to `remote`, or `None` if one is IPv4 and the
+    /// other IPv6.
+    #[must_use]
+    pub fn new(local: SocketAddr, remote: SocketAddr) -> Option<Self> {
+        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
+        let (local, remote) = (canonical(local), canonical(remote));
+        (local.is_ipv4() == remote.is_ipv4()).then_some(Self { local, remote })
+    }
+
+    /// Our end.
+    #[must_use]
+    pub const fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The other end.
+    #[must_use]
+    pub const fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+}
+
+/// `local address, remote address, local port, remote port`, in network order: 12 bytes.
+type Key4 = [u8; 12];
+/// The same for IPv6: 36 bytes.
+type Key6 = [u8; 36];
+
+enum Key {
+    V4(Key4),
+    V6(Key6),
+}
+
+fn key(tuple: &FourTuple) -> Key {
+    let (local_port, remote_port) = (
+        tuple.local.port().to_be_bytes(),
+        tuple.remote.port().to_be_bytes(),
+    );
+    match (tuple.local.ip(), tuple.remote.ip()) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            let mut key = [0; 12];
+            key[..4].copy_from_slice(&local.octets());
+            key[4..8].copy_from_slice(&remote.octets());
+            key[8..10].copy_from_slice(&local_port);
+            key[10..].copy_from_slice(&remote_port);
+            Key::V4(key)
+        }
+        (local, remote) => {
+            let mut key = [0; 36];
+            key[..16].copy_from_slice(&octets(local));
+            key[16..32].copy_from_slice(&octets(remote));
+            key[32..34].copy_from_slice(&local_port);
+            key[34..].copy_from_slice(&remote_port);
+            Key::V6(key)
+        }
+    }
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+fn tuple4(key: &Key4) -> FourTuple {
+    let [a, b, c, d, e, f, g, h, ports @ ..] = *key;
+    let (local, remote) = ports_of(ports);
+    FourTuple {
+        local: SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), local),
+        remote: SocketAddr::new(Ipv4Addr::new(e, f, g, h).into(), remote),
+    }
+}
+
+fn tuple6(key: &Key6) -> FourTuple {
+    let mut addresses = [[0; 16]; 2];
+    addresses[0].copy_from_slice(&key[..16]);
+    addresses[1].copy_from_slice(&key[16..32]);
+    let (local, remote) = ports_of([key[32], key[33], key[34], key[35]]);
+    FourTuple {
+        local: SocketAddr::new(Ipv6Addr::from(addresses[0]).into(), local),
+        remote: SocketAddr::new(Ipv6Addr::from(addresses[1]).into(), remote),
+    }
+}
+
+fn ports_of([a, b, c, d]: [u8; 4]) -> (u16, u16) {
+    (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]))
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry<K> {
+    key: K,
+    socket: u32,
+}
+
+/// The four-tuple alone does not decide.
+const ASK: u32 = 1 << 31;
+/// The other bits are the socket.
+const SOCKET: u32 = !ASK;
+
+/// What the table has for a four-tuple.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// This socket, whatever the device.
+    One(u32),
+    /// These sockets, in the order in which they came; their devices and ages decide.
+    Ask(SmallVec<[u32; 4]>),
+}
+
+/// The flows of one protocol.
+#[derive(Debug)]
+pub(crate) struct Flows {
+    keyed: Keyed,
+    v4: HashTable<Entry<Key4>>,
+    v6: HashTable<Entry<Key6>>,
+    /// The sockets of four-tuples that several have, in the order in which they came.
+    twins: HashMap<FourTuple, Vec<u32>, Keyed>,
+}
+
+impl Flows {
+    pub(crate) fn new(keyed: Keyed) -> Self {
+        Self {
+            keyed,
+            v4: HashTable::new(),
+            v6: HashTable::new(),
+            twins: HashMap::with_hasher(keyed),
+        }
+    }
+
+    /// Enters a flow; `ask` if its socket is bound to a device. The answer is the hash to find it by.
+    pub(crate) fn insert(&mut self, tuple: &FourTuple, socket: u32, ask: bool) -> u64 {
+        let ask = if ask { ASK } else { 0 };
+        let Self { keyed, v4, v6, twins } = self;
+        match key(tuple) {
+            Key::V4(key) => insert(keyed, v4, twins, tuple, key, socket | ask),
+            Key::V6(key) => insert(keyed, v6, twins, tuple, key, socket | ask),
+        }
+    }
+
+    /// Removes the flow of `socket`, which has this hash.
+    pub(crate) fn remove(&mut self, hash: u64, socket: u32) {
+        let Some(tuple) = self.tuple(hash, socket) else {
+            return;
+        };
+        match key(&tuple) {
+            Key::V4(_) => remove(hash, &mut self.v4, &mut self.twins, &tuple, socket),
+            Key::V6(_) => remove(hash, &mut self.v6, &mut self.twins, &tuple, socket),
+        }
+    }
+
+    /// The four-tuple of `socket`, which has this hash.
+    pub(crate) fn tuple(&self, hash: u64, socket: u32) -> Option<FourTuple> {
+        let v4 = self
+            .v4
+            .iter_hash(hash)
+            .map(|entry| (tuple4(&entry.key), entry.socket));
+        let v6 = self
+            .v6
+            .iter_hash(hash)
+            .map(|entry| (tuple6(&entry.key), entry.socket));
+        v4.chain(v6)
+            .find(|(tuple, holder)| {
+                holder & SOCKET == socket
+                    || holder & ASK != 0 && self.twins.get(tuple).is_some_and(|twins| twins.contains(&socket))
+            })
+            .map(|(tuple, _)| tuple)
+    }
+
+    /// Makes look-ups of this socket's flow ask for its device from now on.
+    pub(crate) fn ask(&mut self, hash: u64, socket: u32) {
+        let same = |holder: u32| holder & SOCKET == socket;
+        if let Some(entry) = self.v4.find_mut(hash, |entry| same(entry.socket)) {
+            entry.socket |= ASK;
+        } else if let Some(entry) = self.v6.find_mut(hash, |entry| same(entry.socket)) {
+            entry.socket |= ASK;
+        }
+    }
+
+    /// Who has this four-tuple.
+    #[inline]
+    pub(crate) fn find(&self, tuple: &FourTuple) -> Option<Found> {
+        let holder = match key(tuple) {
+            Key::V4(key) => {
+                self.v4
+                    .find(self.keyed.hash_bytes(&key), |entry| entry.key == key)?
+                    .socket
+            }
+            Key::V6(key) => {
+                self.v6
+                    .find(self.keyed.hash_bytes(&key), |entry| entry.key == key)?
+                    .socket
+            }
+        };
+        Some(if holder & ASK == 0 {
+            Found::One(holder)
+        } else {
+            Found::Ask(self.twins.get(tuple).map_or_else(
+                || SmallVec::from_slice(&[holder & SOCKET]),
+                |twins| SmallVec::from_slice(twins),
+            ))
+        })
+    }
+
+    /// How many four-tuples there are.
+    pub(crate) fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    /// The bytes that the entries are allocated in.
+    pub(crate) fn bytes(&self) -> usize {
+        self.v4.allocation_size() + self.v6.allocation_size()
+    }
+}
+
+fn insert<K: Copy + Eq + AsRef<[u8]>>(
+    keyed: &Keyed,
+    table: &mut HashTable<Entry<K>>,
+    twins: &mut HashMap<FourTuple, Vec<u32>, Keyed>,
+    tuple: &FourTuple,
+    key: K,
+    socket: u32,
+) -> u64 {
+    let hash = keyed.hash_bytes(key.as_ref());
+    if let Some(entry) = table.find_mut(hash, |entry| entry.key == key) {
+        twins
+            .entry(*tuple)
+            .or_insert_with(|| vec![entry.socket & SOCKET])
+            .push(socket & SOCKET);
+        entry.socket = socket | ASK;
+    } else {
+        table.insert_unique(hash, Entry { key, socket }, |entry| {
+            keyed.hash_bytes(entry.key.as_ref())
+        });
+    }
+    hash
+}
+
+fn remove<K>(
+    hash: u64,
+    table: &mut HashTable<Entry<K>>,
+    twins: &mut HashMap<FourTuple, Vec<u32>, Keyed>,
+    tuple: &FourTuple,
+    socket: u32,
+) {
+    let Some(others) = twins.get_mut(tuple) else {
+        if let Ok(entry) = table.find_entry(hash, |entry| entry.socket & SOCKET == socket) {
+            entry.remove();
+        }
+        return;
+    };
+    let known = |others: &[u32], holder: u32| others.contains(&(holder & SOCKET));
+    let entry = table
+        .find_mut(hash, |entry| known(others, entry.socket))
+        .expect("twins have an entry");
+    others.retain(|&other| other != socket);
+    let newest = *others.last().expect("twins are two at least");
+    entry.socket = newest | ASK;
+    if others.len() == 1 {
+        twins.remove(tuple);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(local: &str, remote: &str) -> FourTuple {
+        FourTuple::new(local.parse().unwrap(), remote.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_ipv4_entry_is_16_bytes() {
+        assert_eq!(size_of::<Entry<Key4>>(), 16);
+        assert_eq!(size_of::<Entry<Key6>>(), 40);
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4_and_families_do_not_mix() {
+        assert_eq!(
+            tuple("[::ffff:10.8.0.1]:80", "[::ffff:10.8.0.9]:5"),
+            tuple("10.8.0.1:80", "10.8.0.9:5")
+        );
+        let (v4, v6) = ("10.8.0.1:80", "[fd08::1]:80");
+        assert_eq!(FourTuple::new(v4.parse().unwrap(), v6.parse().unwrap()), None);
+    }
+
+    #[test]
+    fn flows_are_found_and_removed() {
+        let mut flows = Flows::new(Keyed::new([1; 16]));
+        let tuples = [
+            tuple("10.8.0.1:80", "10.8.0.9:5"),
+            tuple("10.8.0.1:80", "10.8.0.9:6"),
+            tuple("[fd08::1]:80", "[fd08::9]:5"),
+        ];
+        let hashes: Vec<_> = (0..)
+            .zip(&tuples)
+            .map(|(socket, tuple)| flows.insert(tuple, socket, false))
+            .collect();
+        for ((socket, tuple), &hash) in (0..).zip(&tuples).zip(&hashes) {
+            assert_eq!(flows.find(tuple), Some(Found::One(socket)));
+            assert_eq!(flows.tuple(hash, socket), Some(*tuple));
+            flows.remove(hash, socket);
+            assert_eq!(flows.find(tuple), None);
+        }
+        assert_eq!(flows.len(), 0);
+    }
+
+    #[test]
+    fn twins_come_and_go_in_any_order() {
+        let tuple = tuple("10.8.0.1:80", "10.8.0.9:5");
+        for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
+            let mut flows = Flows::new(Keyed::new([1; 16]));
+            let hash = flows.insert(&tuple, 1, false);
+            flows.insert(&tuple, 2, true);
+            flows.insert(&tuple, 3, false);
+            assert_eq!(
+                flows.find(&tuple),
+                Some(Found::Ask(SmallVec::from_slice(&[1, 2, 3])))
+            );
+            let mut left = vec![1, 2, 3];
+            for socket in order {
+                assert_eq!(flows.tuple(hash, socket), Some(tuple));
+                flows.remove(hash, socket);
+                left.retain(|&other| other != socket);
+                match flows.find(&tuple) {
+                    Some(Found::Ask(found)) => assert_eq!(found.to_vec(), left),
+                    found => assert!(found.is_none() && left.is_empty()),
+                }
+            }
+        }
+    }
+}

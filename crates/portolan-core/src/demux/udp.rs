@@ -1,0 +1,137 @@
+//! UDP: connected four-tuple, then sockets by score; one receiver for a unicast datagram.
+
+use std::net::IpAddr;
+
+use super::flows::{Found, FourTuple};
+use super::score::{self, Contender, Reasons};
+use super::{Delivery, Reason, Reply};
+use crate::table::{AddressKind, Device, PortTable, Transport};
+
+impl PortTable {
+    pub(super) fn deliver_udp(&self, tuple: &FourTuple, device: Option<Device>) -> Delivery {
+        match self.host().kind(tuple.local().ip()) {
+            AddressKind::Multicast => return self.deliver_multicast(tuple, device),
+            AddressKind::Broadcast => return self.deliver_broadcast(tuple, device),
+            AddressKind::Foreign | AddressKind::Wildcard => {
+                return Delivery::Nobody {
+                    reply: Reply::Nothing,
+                    because: Reason::NotForThisHost,
+                };
+            }
+            AddressKind::Local => {}
+        }
+        let found = self
+            .connected(tuple, device)
+            .map(|socket| (socket, Reason::FourTuple))
+            .or_else(|| self.on_address(tuple, device))
+            .or_else(|| self.on_wildcard(tuple, device));
+        found.map_or(
+            Delivery::Nobody {
+                reply: Reply::PortUnreachable,
+                because: Reason::NobodyListens,
+            },
+            |(socket, because)| Delivery::Socket {
+                to: self.id(socket),
+                because,
+            },
+        )
+    }
+
+    /// The sockets connected to the source from the destination that hear the device.
+    pub(super) fn connected_all(
+        &self,
+        tuple: &FourTuple,
+        device: Option<Device>,
+    ) -> impl Iterator<Item = u32> {
+        let sockets = match self.find_flow(Transport::Udp, tuple) {
+            None => smallvec::SmallVec::new(),
+            Some(Found::One(socket)) => smallvec::smallvec![socket],
+            Some(Found::Ask(sockets)) => sockets,
+        };
+        sockets
+            .into_iter()
+            .filter(move |&socket| self.candidate(socket).hears(device))
+    }
+
+    /// The connected socket that Linux finds by the four-tuple at once; of several the latest.
+    fn connected(&self, tuple: &FourTuple, device: Option<Device>) -> Option<u32> {
+        self.connected_all(tuple, device)
+            .filter_map(|socket| Some((self.fast_flow_order(socket)?, socket)))
+            .max()
+            .map(|(_, socket)| socket)
+    }
+
+    fn on_address(&self, tuple: &FourTuple, device: Option<Device>) -> Option<(u32, Reason)> {
+        let (destination, source) = (tuple.local().ip(), tuple.remote().ip());
+        // Those that connected again are not found at once: here they win by their score.
+        let connected_again = self.connected_all(tuple, device).filter_map(|socket| {
+            let score = score::of_udp(self.candidate(socket), destination, source, true)?;
+            Some(Contender {
+                order: self.scan_order_of(socket)?,
+                score,
+                socket,
+                connected: true,
+            })
+        });
+        let reasons = Reasons {
+            alone: Reason::Specific,
+            group: Reason::GroupSpecific,
+        };
+        self.best_udp(tuple, device, Some(destination), connected_again, reasons)
+    }
+
+    fn on_wildcard(&self, tuple: &FourTuple, device: Option<Device>) -> Option<(u32, Reason)> {
+        let reasons = Reasons {
+            alone: Reason::Wildcard,
+            group: Reason::GroupWildcard,
+        };
+        self.best_udp(tuple, device, None, std::iter::empty(), reasons)
+    }
+
+    /// The first socket of the best score. A socket with `SO_REUSEPORT` stands for a member of its group;
+    /// a group that never had a connection ends the search, one that had does not.
+    fn best_udp(
+        &self,
+        tuple: &FourTuple,
+        device: Option<Device>,
+        address: Option<IpAddr>,
+        connected: impl Iterator<Item = Contender>,
+        reasons: Reasons,
+    ) -> Option<(u32, Reason)> {
+        let (destination, source) = (tuple.local().ip(), tuple.remote().ip());
+        let score_of = |claim| score::of_udp(claim, destination, source, false);
+        let unconnected = self
+            .receivers(Transport::Udp, tuple.local().port(), address)
+            .filter(|(_, _, claim)| claim.hears(device) && score::speaks(claim, destination))
+            .filter_map(|(order, socket, claim)| {
+                Some(Contender {
+                    order,
+                    score: score_of(claim)?,
+                    socket,
+                    connected: false,
+                })
+            });
+        let mut best: Option<(i32, u32, Reason)> = None;
+        for contender in score::in_order(unconnected.chain(connected)) {
+            if best.is_some_and(|(score, ..)| contender.score <= score) {
+                continue;
+            }
+            let member = self
+                .group_of(contender.socket)
+                .filter(|_| !contender.connected && self.candidate(contender.socket).reuses_port())
+                .and_then(|group| Some((group, self.group_member(group, tuple)?)));
+            best = Some(match member {
+                None if contender.connected => (contender.score, contender.socket, Reason::FourTuple),
+                None => (contender.score, contender.socket, reasons.alone),
+                Some((group, member)) if !self.group_has_connections(group) => {
+                    return Some((member, reasons.group));
+                }
+                Some((_, member)) => {
+                    let own = score_of(self.candidate(member)).unwrap_or(-1);
+                    (contender.score.max(own), member, reasons.group)
+                }
+            });
+        }
+        best.map(|(_, socket, because)| (socket, because))
+    }
+}

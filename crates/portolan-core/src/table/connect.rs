@@ -1,0 +1,227 @@
+//! `connect`: a socket gets a remote.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::claim::{Claim, Family, State, Transport};
+use super::ephemeral::PortChoice;
+use super::error::{ConnectError, Unreachable};
+use super::host::AddressKind;
+use super::seats::FastFlow;
+use super::{PortTable, SocketId};
+use crate::Port;
+use crate::demux::{Found, FourTuple};
+
+impl PortTable {
+    /// Connects a socket to `remote`. One without a port gets an automatic one.
+    ///
+    /// `source` is the local address that routing picks for this remote; it counts when the socket is
+    /// bound to a wildcard, or not at all. For TCP the four-tuple is taken from now on; a handshake that
+    /// fails is told by [`disconnect`](Self::disconnect). A UDP socket may connect again.
+    ///
+    /// # Errors
+    /// [`ConnectError`], after which the socket is as it was, except that a UDP socket keeps the
+    /// automatic port that it got before its remote turned out unreachable.
+    pub fn connect(
+        &mut self,
+        id: SocketId,
+        remote: SocketAddr,
+        source: IpAddr,
+        choice: PortChoice,
+    ) -> Result<Port, ConnectError> {
+        let index = self.index(id)?;
+        match self.claim_of(index).transport {
+            Transport::Tcp => self.connect_tcp(index, remote, source, choice),
+            Transport::Udp => self.connect_udp(index, remote, source, choice),
+        }
+    }
+
+    fn connect_tcp(
+        &mut self,
+        index: u32,
+        remote: SocketAddr,
+        source: IpAddr,
+        choice: PortChoice,
+    ) -> Result<Port, ConnectError> {
+        let claim = *self.claim_of(index);
+        if claim.state != State::Idle {
+            return Err(ConnectError::AlreadyConnected);
+        }
+        let remote = reachable(&claim, remote)?;
+        match self.host.kind(remote.ip()) {
+            AddressKind::Multicast | AddressKind::Broadcast => {
+                return Err(ConnectError::Unreachable {
+                    remote: remote.ip(),
+                    why: Unreachable::NotUnicast,
+                });
+            }
+            AddressKind::Wildcard | AddressKind::Local | AddressKind::Foreign => {}
+        }
+        let mut wanted = Claim {
+            state: State::Connected,
+            ..claim
+        };
+        if self.takes_source(&claim) {
+            wanted.address = source.to_canonical();
+        }
+        let remote = concrete(&wanted, remote);
+        if claim.is_bound() {
+            self.check_flow(&wanted, remote)?;
+        } else {
+            wanted.port = self.choose_connected(index, wanted.address, remote, choice, |table, port| {
+                table.is_shareable(&Claim { port, ..wanted }, remote)
+            })?;
+            wanted.by_connect = true;
+        }
+        let tuple = four_tuple(&wanted, remote)?;
+        self.adopt(index, &wanted);
+        self.enter_flow(index, &tuple);
+        Ok(wanted.port)
+    }
+
+    fn connect_udp(
+        &mut self,
+        index: u32,
+        remote: SocketAddr,
+        source: IpAddr,
+        choice: PortChoice,
+    ) -> Result<Port, ConnectError> {
+        let claim = *self.claim_of(index);
+        if !claim.is_bound() {
+            let port = self.choose_bound(index, choice, |table, port| {
+                table.is_free(&Claim { port, ..claim })
+            })?;
+            self.take_port(index, &Claim { port, ..claim });
+        }
+        let claim = *self.claim_of(index);
+        let remote = reachable(&claim, remote)?;
+        if self.host.kind(remote.ip()) == AddressKind::Broadcast {
+            return Err(ConnectError::Broadcast { remote: remote.ip() });
+        }
+        let narrows = claim.address.is_unspecified();
+        let mut wanted = Claim {
+            state: State::Connected,
+            filter: None,
+            ..claim
+        };
+        if narrows {
+            wanted.address = source.to_canonical();
+        }
+        let remote = concrete(&wanted, remote);
+        let tuple = four_tuple(&wanted, remote)?;
+        self.leave_flow(index);
+        self.adopt(index, &wanted);
+        let hash = self.enter_flow(index, &tuple);
+        self.connected_udp(index, hash, narrows);
+        Ok(wanted.port)
+    }
+
+    /// What connecting does to the groups and orders of UDP; `narrowed` if the socket just gave up a
+    /// wildcard for a concrete address.
+    pub(super) fn connected_udp(&mut self, index: u32, hash: u64, narrowed: bool) {
+        if narrowed {
+            self.leave_group(index);
+            self.move_to_front(index);
+            self.renew_fast_flow(index, Some(hash));
+        }
+        self.mark_group(index);
+        let seat = self.sockets[index].seat;
+        if self.seats[seat].fast_flow.is_none() {
+            self.leave_group(index);
+            self.fast_flows += 1;
+            self.seats[seat].fast_flow = Some(FastFlow {
+                hash: Some(hash),
+                order: self.fast_flows,
+            });
+        }
+    }
+
+    /// Whether connecting gives a TCP socket the address that routing picks: it is bound to a wildcard,
+    /// or to an address that no packet can come from.
+    fn takes_source(&self, claim: &Claim) -> bool {
+        match self.host.kind(claim.address) {
+            AddressKind::Wildcard | AddressKind::Multicast | AddressKind::Broadcast => true,
+            AddressKind::Local | AddressKind::Foreign => false,
+        }
+    }
+
+    /// Whether an automatic connection may use this port: nobody asked for it, and the four-tuple is free.
+    fn is_shareable(&self, wanted: &Claim, remote: SocketAddr) -> bool {
+        self.records
+            .port(wanted.transport, wanted.port)
+            .is_none_or(|port| port.explicit == 0 && self.check_flow(wanted, remote).is_ok())
+    }
+
+    /// Whether the four-tuple is free. It is unique per device: only flows that hear every device or the
+    /// socket's own count.
+    fn check_flow(&self, wanted: &Claim, remote: SocketAddr) -> Result<(), ConnectError> {
+        let tuple = four_tuple(wanted, remote)?;
+        let holder = match self.flows(wanted.transport).find(&tuple) {
+            None => None,
+            Some(Found::One(holder)) => Some(holder),
+            Some(Found::Ask(holders)) => holders
+                .into_iter()
+                .find(|&holder| self.claim_of(holder).hears(wanted.device)),
+        };
+        match holder {
+            None => Ok(()),
+            Some(holder) => Err(ConnectError::FlowExists {
+                local: tuple.local(),
+                remote: tuple.remote(),
+                holder: self.id(holder),
+            }),
+        }
+    }
+}
+
+/// The remote as IPv4 if it is v4-mapped, if the socket can reach it.
+fn reachable(claim: &Claim, remote: SocketAddr) -> Result<SocketAddr, ConnectError> {
+    let family_fits = match claim.family {
+        Family::Ipv4 => remote.is_ipv4(),
+        Family::Ipv6 => remote.is_ipv6(),
+    };
+    let canonical = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+    // An IPv6 socket that is bound to a mapped address has no address to reach IPv6 from.
+    let bound_to_mapped = claim.family == Family::Ipv6 && claim.address.is_ipv4();
+    let wrong = ConnectError::AddressFamily {
+        remote: remote.ip(),
+        local: claim.address,
+        family: claim.family,
+    };
+    if !family_fits {
+        return Err(wrong);
+    }
+    if claim.family == Family::Ipv6 {
+        if canonical.is_ipv4() && claim.v6_only {
+            return Err(ConnectError::Unreachable {
+                remote: canonical.ip(),
+                why: Unreachable::V6Only,
+            });
+        }
+        if bound_to_mapped && canonical.is_ipv6() && !canonical.ip().is_unspecified() {
+            return Err(wrong);
+        }
+    }
+    Ok(canonical)
+}
+
+/// The remote with a wildcard replaced by what it means: this host.
+fn concrete(claim: &Claim, remote: SocketAddr) -> SocketAddr {
+    if !remote.ip().is_unspecified() {
+        return remote;
+    }
+    let address: IpAddr = match (claim.family, claim.address) {
+        (Family::Ipv4, address) if !address.is_unspecified() => address,
+        (_, IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
+        (_, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(address, remote.port())
+}
+
+fn four_tuple(claim: &Claim, remote: SocketAddr) -> Result<FourTuple, ConnectError> {
+    let local = SocketAddr::new(claim.address, claim.port.get());
+    FourTuple::new(local, remote).ok_or_else(|| ConnectError::AddressFamily {
+        remote: remote.ip(),
+        local: claim.address,
+        family: claim.family,
+    })
+}
