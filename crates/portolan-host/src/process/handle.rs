@@ -24,9 +24,7 @@ impl ProcessHandle {
     /// # Errors
     /// If it has ended, even if another process has its number now.
     pub fn open(root: &ProcRoot, pid: i32, start_time: StartTime) -> Result<Self, HandleError> {
-        let number = Pid::from_raw(pid)
-            .filter(|_| pid > 0)
-            .ok_or(HandleError::Gone { pid })?;
+        let number = Pid::from_raw(pid.max(0)).ok_or(HandleError::Gone { pid })?;
         let process = pidfd_open(number, PidfdFlags::empty())
             .map_err(|error| HandleError::new(pid, error.into(), OPEN))?;
         // The start time is read after the process was taken hold of: if it is the right one, no other
