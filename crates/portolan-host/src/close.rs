@@ -64,21 +64,26 @@ fn destroy_in(
     socket: &Socket,
     space: &Space,
     sources: &Sources,
-) -> Result<Result<(), DumpError>, SpaceError> {
+) -> Result<Result<(), DumpError>, DestroyError> {
     let root = &sources.proc_root;
     let candidates = spaces::select(root, &SpaceSelect::Inode(space.inode))?.candidates;
-    thread::scope(|scope| {
-        let worker = scope.spawn(|| {
-            for candidate in &candidates {
-                spaces::enter(root, candidate).map_err(|error| SpaceError::NotPermitted {
-                    name: space.name.clone(),
-                    because: error.to_string(),
-                })?;
-            }
-            Ok(sock_diag::destroy(socket))
-        });
-        worker
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let enter_and_destroy = || {
+        for candidate in &candidates {
+            spaces::enter(root, candidate).map_err(|error| SpaceError::NotPermitted {
+                name: space.name.clone(),
+                because: error.to_string(),
+            })?;
+        }
+        Ok(sock_diag::destroy(socket))
+    };
+    thread::scope(
+        |scope| match thread::Builder::new().spawn_scoped(scope, enter_and_destroy) {
+            Ok(worker) => worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(DestroyError::Failed(format!(
+                "no thread to enter its namespace: {error}"
+            ))),
+        },
+    )
 }

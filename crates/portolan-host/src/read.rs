@@ -1,11 +1,13 @@
 use std::collections::{BTreeSet, HashSet};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use rustix::io::Errno;
 
 use crate::mptcp;
+use crate::netlink::DumpError;
 use crate::proc_net;
 use crate::sock_diag::{Listed, SockDiag};
 use crate::spaces::{self, Candidate, SpaceError};
@@ -243,6 +245,13 @@ impl<'a> Reading<'a> {
                     }
                     listed == Listed::NotOffered
                 }
+                Err(
+                    DumpError::Socket(errno @ (Errno::PERM | Errno::ACCESS | Errno::CONNREFUSED))
+                    | DumpError::Refused(errno @ (Errno::PERM | Errno::ACCESS)),
+                ) => {
+                    self.warn(refused(errno));
+                    true
+                }
                 Err(error) => {
                     self.warn(format!(
                         "{protocol} sockets by netlink: {error}; read from /proc/net instead"
@@ -325,6 +334,9 @@ impl<'a> Reading<'a> {
     }
 }
 
+/// Some twenty lines of 120 bytes, and as many again for what may come.
+const LONGEST_PROTOCOLS: usize = 8 << 10;
+
 fn refused(errno: Errno) -> String {
     format!(
         "netlink is refused here ({errno}): sockets are read from /proc/net, which does not tell devices, marks, \
@@ -337,7 +349,10 @@ struct Known(Vec<u8>);
 
 impl Known {
     fn read(net: &Path) -> Self {
-        Self(std::fs::read(net.join("protocols")).unwrap_or_default())
+        let mut text = Vec::with_capacity(LONGEST_PROTOCOLS);
+        let read = File::open(net.join("protocols"))
+            .and_then(|file| file.take(LONGEST_PROTOCOLS as u64).read_to_end(&mut text));
+        Self(if read.is_ok() { text } else { Vec::new() })
     }
 
     /// Whether the kernel surely has no such sockets. To ask for them would make it load a module.

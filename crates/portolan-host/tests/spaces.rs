@@ -252,6 +252,30 @@ fn without_rights_processes_are_looked_at_from_outside_and_the_rest_is_counted()
 }
 
 #[test]
+fn where_processes_are_hidden_the_rest_is_read() {
+    in_namespace("where_processes_are_hidden_the_rest_is_read", || {
+        // "invisible" makes an exception for the group 0, which is ours.
+        let hidden = Command::new("mount")
+            .args(["-o", "remount,hidepid=ptraceable", "/proc"])
+            .status()
+            .unwrap();
+        if !hidden.success() {
+            return skipped("/proc cannot be mounted with hidepid=ptraceable here");
+        }
+        let lodger = Lodger::new();
+        let _sockets = [listen(80), inside(&lodger.namespace(), || listen(80))];
+        let all = without_rights(|| read(SpaceSelect::Every));
+        assert_eq!(listening(&all, 80), ["host"]);
+        assert_eq!((all.hidden_spaces, &all.warnings), (0, &vec![]));
+        // With the right to see them they are seen.
+        assert_eq!(listening(&read(SpaceSelect::Every), 80).len(), 2);
+        let unseen = query(SpaceSelect::Process(lodger.pid()));
+        let error = without_rights(|| read_sockets(&unseen, &Sources::default())).unwrap_err();
+        assert!(matches!(error, SpaceError::NotPermitted { .. }), "{error:?}");
+    });
+}
+
+#[test]
 fn namespaces_that_come_and_go_do_no_harm() {
     in_namespace("namespaces_that_come_and_go_do_no_harm", || {
         let _socket = listen(80);
