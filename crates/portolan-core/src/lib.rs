@@ -15,8 +15,8 @@ pub mod wire;
 
 pub use escape::{Escaped, is_printable, json_text};
 pub use notation::{
-    Address, Element, Endpoint, Host, HostName, Mapping, MappingProtocol, NoServices, Notation,
-    NotationError, NotationErrorKind, Scheme, Services, Url, Zone, scheme, takes_zone,
+    Address, Element, Endpoint, Host, HostName, Mapping, MappingProtocol, Notation, NotationError,
+    NotationErrorKind, Scheme, ServiceNames, Url, Zone, scheme, takes_zone,
 };
 pub use port::{Port, PortClass, PortRange};
 pub use port_set::PortSet;

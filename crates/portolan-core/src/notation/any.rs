@@ -10,7 +10,7 @@ use super::number::{number, range};
 use super::part::Part;
 use super::port_set::port_set;
 use super::protocol::suffix;
-use super::services::{NoServices, Services, is_name, service};
+use super::services::{BUILT_IN, ServiceNames, is_name, service};
 use super::url::{Url, url};
 use crate::{Port, PortRange, PortSet, Protocol};
 
@@ -86,7 +86,7 @@ impl Notation {
     /// # Errors
     /// The first fault by the rule that fits the text. Cost and memory are linear in the text's length;
     /// an error keeps a short piece of it.
-    pub fn parse(text: &str, services: &dyn Services) -> Result<Self, NotationError> {
+    pub fn parse(text: &str, services: &dyn ServiceNames) -> Result<Self, NotationError> {
         let part = Part::whole(text);
         if part.is_empty() {
             return Err(part.fault(NotationErrorKind::Missing(Element::Notation), 0));
@@ -116,12 +116,12 @@ impl Notation {
     }
 }
 
-/// [`Notation::parse`] without service names.
+/// [`Notation::parse`] with the names of the embedded registry.
 impl FromStr for Notation {
     type Err = NotationError;
 
     fn from_str(text: &str) -> Result<Self, NotationError> {
-        Self::parse(text, &NoServices)
+        Self::parse(text, &BUILT_IN)
     }
 }
 
@@ -176,7 +176,7 @@ fn colons_outside_brackets(text: &str) -> usize {
     text.as_bytes().iter().copied().filter(outside).count()
 }
 
-fn with_colon(part: Part<'_>, services: &dyn Services) -> Result<Notation, NotationError> {
+fn with_colon(part: Part<'_>, services: &dyn ServiceNames) -> Result<Notation, NotationError> {
     // Whatever follows a slash, the colons are counted before it.
     let (body, for_both) = match part.rsplit_once('/') {
         None => (part, false),
@@ -200,7 +200,7 @@ fn with_colon(part: Part<'_>, services: &dyn Services) -> Result<Notation, Notat
     Ok(Notation::Endpoint { endpoint, protocol })
 }
 
-fn without_colon(part: Part<'_>, services: &dyn Services) -> Result<Notation, NotationError> {
+fn without_colon(part: Part<'_>, services: &dyn ServiceNames) -> Result<Notation, NotationError> {
     if part.text().starts_with('[') {
         return address(part).map(Notation::Address);
     }

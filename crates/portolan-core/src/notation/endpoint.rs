@@ -7,7 +7,7 @@ use super::error::{Element, NotationError, NotationErrorKind};
 use super::host::{Host, host};
 use super::number::port;
 use super::part::Part;
-use super::services::{NoServices, Services};
+use super::services::{BUILT_IN, ServiceNames};
 use crate::{Address, Port, Protocol};
 
 /// A host and a port: `10.0.0.1:80`, `[fe80::1%eth0]:22`, `*:80`, `localhost:8080`.
@@ -31,18 +31,18 @@ impl Endpoint {
     pub fn parse(
         text: &str,
         protocol: Option<Protocol>,
-        services: &dyn Services,
+        services: &dyn ServiceNames,
     ) -> Result<Self, NotationError> {
         endpoint(Part::whole(text), protocol, services)
     }
 }
 
-/// [`Endpoint::parse`] with numbers only.
+/// [`Endpoint::parse`] with the names of the embedded registry.
 impl FromStr for Endpoint {
     type Err = NotationError;
 
     fn from_str(text: &str) -> Result<Self, NotationError> {
-        Self::parse(text, None, &NoServices)
+        Self::parse(text, None, &BUILT_IN)
     }
 }
 
@@ -65,7 +65,7 @@ impl fmt::Display for Endpoint {
 pub(super) fn endpoint(
     part: Part<'_>,
     protocol: Option<Protocol>,
-    services: &dyn Services,
+    services: &dyn ServiceNames,
 ) -> Result<Endpoint, NotationError> {
     if part.is_empty() {
         return Err(part.fault(NotationErrorKind::Missing(Element::Notation), 0));

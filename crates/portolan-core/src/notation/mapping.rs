@@ -7,7 +7,7 @@ use super::error::{Element, NotationError, NotationErrorKind};
 use super::host::{Host, host};
 use super::number::range;
 use super::part::Part;
-use super::services::{NoServices, Services, is_name, service_port};
+use super::services::{BUILT_IN, ServiceNames, is_name, service_port};
 use crate::{Port, PortRange, Protocol};
 
 /// A port outside that leads to one inside, as `docker run -p` writes it: `8080:80`,
@@ -76,7 +76,7 @@ impl Mapping {
     /// # Errors
     /// A side that is missing, more parts than there are, sides of different lengths, an IPv6 address
     /// without brackets, port 0 inside, and whatever an address or a range can have.
-    pub fn parse(text: &str, services: &dyn Services) -> Result<Self, NotationError> {
+    pub fn parse(text: &str, services: &dyn ServiceNames) -> Result<Self, NotationError> {
         mapping(Part::whole(text), services)
     }
 
@@ -122,12 +122,12 @@ impl Mapping {
     }
 }
 
-/// [`Mapping::parse`] with numbers only.
+/// [`Mapping::parse`] with the names of the embedded registry.
 impl FromStr for Mapping {
     type Err = NotationError;
 
     fn from_str(text: &str) -> Result<Self, NotationError> {
-        Self::parse(text, &NoServices)
+        Self::parse(text, &BUILT_IN)
     }
 }
 
@@ -168,7 +168,7 @@ impl fmt::Display for Mapping {
     }
 }
 
-pub(super) fn mapping(part: Part<'_>, services: &dyn Services) -> Result<Mapping, NotationError> {
+pub(super) fn mapping(part: Part<'_>, services: &dyn ServiceNames) -> Result<Mapping, NotationError> {
     if part.is_empty() {
         return Err(part.fault(NotationErrorKind::Missing(Element::Notation), 0));
     }
@@ -316,7 +316,7 @@ fn bind_address(part: Part<'_>) -> Result<(Option<IpAddr>, Option<Zone>), Notati
 fn ports(
     part: Part<'_>,
     protocol: MappingProtocol,
-    services: &dyn Services,
+    services: &dyn ServiceNames,
 ) -> Result<PortRange, NotationError> {
     if !is_name(part.text())
         || part.text().starts_with(|char: char| char.is_ascii_digit()) && part.text().contains('-')

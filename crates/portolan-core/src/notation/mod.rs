@@ -4,7 +4,7 @@
 //!  text ─▶ Part ─▶ Notation::parse ─┬▶ url ─▶ host, number
 //!                                   ├▶ mapping ─▶ host, range
 //!                                   ├▶ endpoint ─▶ host ─▶ address, host name
-//!                                   └▶ port_set ─▶ range, service ─▶ Services
+//!                                   └▶ port_set ─▶ range, service ─▶ ServiceNames
 //! ```
 //! Each type's `Display` writes the canonical form, and reading that gives an equal value. Nothing here
 //! is trimmed or guessed; a fault is a [`NotationError`] with its kind and its place.
@@ -30,5 +30,5 @@ pub use error::{Element, NotationError, NotationErrorKind};
 pub use host::{Host, HostName};
 pub use mapping::{Mapping, MappingProtocol};
 pub use scheme::{Scheme, scheme};
-pub use services::{NoServices, Services};
+pub use services::ServiceNames;
 pub use url::Url;

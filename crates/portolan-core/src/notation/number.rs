@@ -2,7 +2,7 @@ use std::str::FromStr;
 
 use super::error::{Element, NotationError, NotationErrorKind};
 use super::part::Part;
-use super::services::{Services, is_name, service_port};
+use super::services::{ServiceNames, is_name, service_port};
 use crate::{Port, PortRange, Protocol};
 
 /// Reads a decimal number; leading zeros change nothing (RFC 3986, section 3.2.3 allows them).
@@ -48,7 +48,7 @@ pub(super) fn number(part: Part<'_>) -> Result<Port, NotationError> {
 pub(super) fn port(
     part: Part<'_>,
     protocol: Option<Protocol>,
-    services: &dyn Services,
+    services: &dyn ServiceNames,
 ) -> Result<Port, NotationError> {
     if is_name(part.text()) {
         service_port(part, protocol, services)

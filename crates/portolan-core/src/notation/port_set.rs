@@ -3,7 +3,7 @@ use std::str::FromStr;
 use super::error::{Element, NotationError, NotationErrorKind};
 use super::number::range;
 use super::part::Part;
-use super::services::{NoServices, Services, is_name, service};
+use super::services::{BUILT_IN, ServiceNames, is_name, service};
 use crate::{PortRange, PortSet, Protocol};
 
 impl PortSet {
@@ -19,25 +19,25 @@ impl PortSet {
     pub fn parse(
         text: &str,
         protocol: Option<Protocol>,
-        services: &dyn Services,
+        services: &dyn ServiceNames,
     ) -> Result<Self, NotationError> {
         port_set(Part::whole(text), protocol, services)
     }
 }
 
-/// [`PortSet::parse`] with numbers only.
+/// [`PortSet::parse`] with the names of the embedded registry.
 impl FromStr for PortSet {
     type Err = NotationError;
 
     fn from_str(text: &str) -> Result<Self, NotationError> {
-        Self::parse(text, None, &NoServices)
+        Self::parse(text, None, &BUILT_IN)
     }
 }
 
 pub(super) fn port_set(
     part: Part<'_>,
     protocol: Option<Protocol>,
-    services: &dyn Services,
+    services: &dyn ServiceNames,
 ) -> Result<PortSet, NotationError> {
     if part.is_empty() {
         return Err(part.fault(NotationErrorKind::Missing(Element::Port), 0));
@@ -84,7 +84,7 @@ impl Gathered {
 fn item(
     part: Part<'_>,
     protocol: Option<Protocol>,
-    services: &dyn Services,
+    services: &dyn ServiceNames,
 ) -> Result<PortSet, NotationError> {
     if part.is_empty() {
         return Err(part.fault(NotationErrorKind::Missing(Element::Item), 0));

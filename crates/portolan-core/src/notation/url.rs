@@ -9,7 +9,7 @@ use super::host::{Host, host};
 use super::number::number;
 use super::part::Part;
 use super::scheme::scheme;
-use super::services::{NoServices, Services, service_port};
+use super::services::{BUILT_IN, ServiceNames, service_port};
 use crate::{Port, Protocol, is_printable};
 
 /// A URL with a host: `http://host:8080/api`, `https://[2001:db8::1]/`.
@@ -34,7 +34,7 @@ impl Url {
     /// # Errors
     /// No scheme or no host, a host or port that is none, a scheme without a port in a URL without one,
     /// blanks and characters that would not be seen.
-    pub fn parse(text: &str, services: &dyn Services) -> Result<Self, NotationError> {
+    pub fn parse(text: &str, services: &dyn ServiceNames) -> Result<Self, NotationError> {
         url(Part::whole(text), services)
     }
 
@@ -103,12 +103,12 @@ impl Url {
     }
 }
 
-/// [`Url::parse`] with the known schemes only.
+/// [`Url::parse`] with the names of the embedded registry.
 impl FromStr for Url {
     type Err = NotationError;
 
     fn from_str(text: &str) -> Result<Self, NotationError> {
-        Self::parse(text, &NoServices)
+        Self::parse(text, &BUILT_IN)
     }
 }
 
@@ -132,7 +132,7 @@ impl fmt::Display for Url {
     }
 }
 
-pub(super) fn url(part: Part<'_>, services: &dyn Services) -> Result<Url, NotationError> {
+pub(super) fn url(part: Part<'_>, services: &dyn ServiceNames) -> Result<Url, NotationError> {
     let unseen = |char: char| char.is_whitespace() || !is_printable(char);
     if let Some((offset, char)) = part.text().char_indices().find(|&(_, char)| unseen(char)) {
         return Err(part.unexpected(char, offset));

@@ -192,7 +192,7 @@ impl Services {
 
 /// In notation a name stands for the ports of [`Services::ports`]; without a protocol, for those of every
 /// protocol, which mostly are the same.
-impl notation::Services for Services {
+impl notation::ServiceNames for Services {
     fn ports(&self, name: &str, protocol: Option<Protocol>) -> PortSet {
         let protocols = protocol.as_ref().map_or(&Protocol::ALL[..], std::slice::from_ref);
         protocols

@@ -146,9 +146,9 @@ fn notation_takes_names_from_the_registry() {
     assert_eq!(set("ssh,https,1-3").as_deref(), Ok("1-3,22,443"));
     assert_eq!(set("x11").as_deref(), Ok("6000-6063"));
     assert!(set("wireguard").is_err());
-    let any = notation::Services::ports(&IANA, "wireguard", None);
+    let any = notation::ServiceNames::ports(&IANA, "wireguard", None);
     assert_eq!(any.to_string(), "51820");
-    assert!(notation::Services::ports(&IANA, "nonesuch", None).is_empty());
+    assert!(notation::ServiceNames::ports(&IANA, "nonesuch", None).is_empty());
 }
 
 #[test]
