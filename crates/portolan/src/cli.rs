@@ -33,6 +33,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     List(commands::list::Args),
     Name(commands::name::Args),
+    #[cfg(target_os = "linux")]
+    Pick(commands::pick::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }
@@ -51,6 +53,8 @@ impl Invocation {
         match self.command {
             Command::List(args) => commands::list::run(&args, self.verbose, self.named, output),
             Command::Name(args) => commands::name::run(&args, output),
+            #[cfg(target_os = "linux")]
+            Command::Pick(args) => commands::pick::run(&args, output),
             Command::Completions(args) => commands::completions::run(&args, output),
             Command::Man(args) => commands::man::run(&args, output),
         }

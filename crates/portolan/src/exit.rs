@@ -17,10 +17,16 @@ pub(crate) enum Answer {
 pub(crate) enum Failure {
     /// The command line is wrong: code 2.
     Usage(String),
+    /// The answer is no, and this is why: code 1.
+    No(String),
     /// The system does not let us: code 3.
     NotPermitted(String),
     /// The system failed: code 4.
     System(String),
+    /// The program to be run is not there: code 127, as in a shell.
+    ProgramNotFound(String),
+    /// The program to be run cannot be executed: code 126, as in a shell.
+    ProgramNotExecutable(String),
     /// Standard output cannot be written: code 4, except that a closed pipe is a normal end.
     Output(io::Error),
 }
@@ -37,8 +43,11 @@ pub(crate) fn report(answer: Result<Answer, Failure>) -> ExitCode {
         Ok(Answer::Yes) => return ExitCode::SUCCESS,
         Ok(Answer::No) => return ExitCode::from(1),
         Err(Failure::Usage(text)) => (text, 2),
+        Err(Failure::No(text)) => (text, 1),
         Err(Failure::NotPermitted(text)) => (text, 3),
         Err(Failure::System(text)) => (text, 4),
+        Err(Failure::ProgramNotFound(text)) => (text, 127),
+        Err(Failure::ProgramNotExecutable(text)) => (text, 126),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;
         }

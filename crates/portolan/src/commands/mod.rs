@@ -4,3 +4,5 @@ pub(crate) mod completions;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod name;
+#[cfg(target_os = "linux")]
+pub(crate) mod pick;
