@@ -10,6 +10,15 @@ pub(crate) fn width() -> Option<usize> {
         .filter(|&columns| columns > 0)
 }
 
+/// Whether the locale has letters beyond ASCII: not where it was set to C or POSIX.
+pub(crate) fn is_unicode() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .find(|value| !value.is_empty());
+    locale.is_none_or(|value| value != "C" && value != "POSIX")
+}
+
 #[cfg(unix)]
 fn of_stdout() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;

@@ -39,10 +39,14 @@ pub(crate) struct Look {
     pub(crate) width: Option<usize>,
     pub(crate) colour: bool,
     pub(crate) headers: bool,
+    /// Whether signs beyond ASCII may be used.
+    pub(crate) unicode: bool,
 }
 
 /// Between columns.
 const GAP: usize = 2;
+/// How narrow words become before addresses do.
+const TIGHT: usize = 8;
 /// Rows that are kept before they are written.
 const CHUNK: usize = 2048;
 
@@ -259,6 +263,14 @@ fn fit(columns: &[Column], natural: &[usize], room: usize) -> Vec<Option<usize>>
             }
         }
     }
+    // An address is worth more than the words beside it.
+    let tight = |index: usize| match columns[index] {
+        Column {
+            address: true, min, ..
+        } => min,
+        Column { min, .. } => min.min(TIGHT),
+    };
+    shrink(&mut widths, natural, room, tight);
     shrink(&mut widths, natural, room, |_| 1);
     widths
 }
@@ -330,6 +342,7 @@ mod tests {
             width,
             colour: false,
             headers: true,
+            unicode: true,
         };
         let mut table = Table::new(&mut out, columns(), look);
         for row in rows {

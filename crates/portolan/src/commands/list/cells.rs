@@ -217,7 +217,8 @@ impl<'a> Source<'a> {
         }
         let parts = texts.into_iter().map(|(text, count)| match count {
             1 => text,
-            count => format!("{text} ×{count}"),
+            count if self.look.unicode => format!("{text} ×{count}"),
+            count => format!("{text} x{count}"),
         });
         stacked(out, self.look, parts)
     }
@@ -296,7 +297,8 @@ impl<'a> Source<'a> {
             let name = Escaped::new(name.as_bytes());
             match count {
                 1 => write!(out, "{comma}{name} ({pid})")?,
-                count => write!(out, "{comma}{name} ×{count} ({pid}…)")?,
+                count if self.look.unicode => write!(out, "{comma}{name} ×{count} ({pid}…)")?,
+                count => write!(out, "{comma}{name} x{count} ({pid}...)")?,
             }
         }
         Ok(())

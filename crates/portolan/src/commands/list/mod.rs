@@ -14,7 +14,7 @@ mod footer;
 mod rows;
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::path::Path;
 
 use portolan_core::registry::Services;
@@ -49,14 +49,13 @@ pub(crate) fn run(args: &Args, verbose: bool, named: bool, output: &mut Output) 
     let snapshot = Snapshot::take(&wanted.query(args)).map_err(failure)?;
     let rows = wanted.rows(&snapshot, &services, args);
 
-    let dropped = write(
-        args,
-        &snapshot,
-        &services,
-        &rows,
-        wanted.shows_connections(),
-        output,
-    )?;
+    let look = Look {
+        width: terminal::width(),
+        colour: output.colour(),
+        headers: !args.no_headers,
+        unicode: terminal::is_unicode(),
+    };
+    let dropped = wanted.write(args, look, &snapshot, &services, &rows, output)?;
     // What is said on standard error comes after what it is about.
     output.flush()?;
     footer::write(&footer::Footer {
@@ -128,6 +127,53 @@ impl Wanted {
         Rows::new(snapshot, services, selected, args.sort)
     }
 
+    /// Prints the rows. Gives the headers of the columns that found no place.
+    fn write(
+        &self,
+        args: &Args,
+        look: Look,
+        snapshot: &Snapshot,
+        services: &Services,
+        rows: &Rows,
+        output: &mut impl Write,
+    ) -> io::Result<Vec<&'static str>> {
+        let format = args.format();
+        let show = Show {
+            connections: self.shows_connections(),
+            spaces: snapshot.spaces.len() > 1,
+            wide: matches!(format, Format::Wide | Format::Csv),
+            info: args.info,
+        };
+        match format {
+            Format::Json => document::write(output, snapshot, services, rows)?,
+            Format::Ndjson => document::write_lines(output, snapshot, services, rows)?,
+            Format::Csv => {
+                let plain = Look { width: None, ..look };
+                let show = Show {
+                    spaces: true,
+                    connections: true,
+                    ..show
+                };
+                let source = Source::new(snapshot, services, plain);
+                csv::write(output, &source, &Cell::columns(show), rows, look.headers)?;
+            }
+            Format::Quiet => write_quiet(snapshot, rows, output)?,
+            Format::Table | Format::Wide => {
+                let cells = Cell::columns(show);
+                let source = Source::new(snapshot, services, look);
+                let columns = cells.iter().map(|cell| cell.column()).collect();
+                if !rows.is_empty() {
+                    let mut table = Table::new(output, columns, look);
+                    for row in rows.iter() {
+                        table.row(|column, text| source.write(cells[column], row, text))?;
+                    }
+                    return table.finish();
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
     /// Whether there can be sockets with a remote end.
     fn shows_connections(&self) -> bool {
         !self.states.intersection(StateSet::OPEN.complement()).is_empty()
@@ -164,59 +210,8 @@ impl Wanted {
     }
 }
 
-/// Prints the rows. Gives the headers of the columns that found no place.
-fn write(
-    args: &Args,
-    snapshot: &Snapshot,
-    services: &Services,
-    rows: &Rows,
-    connections: bool,
-    output: &mut Output,
-) -> Result<Vec<&'static str>, Failure> {
-    let format = args.format();
-    let show = Show {
-        connections,
-        spaces: snapshot.spaces.len() > 1,
-        wide: matches!(format, Format::Wide | Format::Csv),
-        info: args.info,
-    };
-    let look = Look {
-        width: terminal::width(),
-        colour: output.colour(),
-        headers: !args.no_headers,
-    };
-    match format {
-        Format::Json => document::write(output, snapshot, services, rows)?,
-        Format::Ndjson => document::write_lines(output, snapshot, services, rows)?,
-        Format::Csv => {
-            let plain = Look { width: None, ..look };
-            let show = Show {
-                spaces: true,
-                connections: true,
-                ..show
-            };
-            let source = Source::new(snapshot, services, plain);
-            csv::write(output, &source, &Cell::columns(show), rows, look.headers)?;
-        }
-        Format::Quiet => write_quiet(snapshot, rows, output)?,
-        Format::Table | Format::Wide => {
-            let cells = Cell::columns(show);
-            let source = Source::new(snapshot, services, look);
-            let columns = cells.iter().map(|cell| cell.column()).collect();
-            if !rows.is_empty() {
-                let mut table = Table::new(output, columns, look);
-                for row in rows.iter() {
-                    table.row(|column, text| source.write(cells[column], row, text))?;
-                }
-                return Ok(table.finish()?);
-            }
-        }
-    }
-    Ok(Vec::new())
-}
-
 /// `tcp 0.0.0.0:80`, each once.
-fn write_quiet(snapshot: &Snapshot, rows: &Rows, output: &mut Output) -> Result<(), Failure> {
+fn write_quiet(snapshot: &Snapshot, rows: &Rows, output: &mut impl Write) -> io::Result<()> {
     let mut seen = BTreeSet::<(SocketProtocol, State, String)>::new();
     for index in rows.sockets() {
         let socket = &snapshot.sockets[index];
@@ -242,3 +237,6 @@ fn failure(error: SpaceError) -> Failure {
         _ => Failure::System(text),
     }
 }
+
+#[cfg(test)]
+mod tests;
