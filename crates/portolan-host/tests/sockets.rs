@@ -2,7 +2,7 @@
 
 mod private;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -397,5 +397,121 @@ fn devices_marks_and_dual_stack_are_told() {
         let device = entry(&read, &bound).device;
         assert_eq!(read.spaces[0].device_name(device), Some("lo"));
         assert!(read.spaces[0].ephemeral_ports.is_some());
+    });
+}
+
+#[test]
+fn an_mptcp_socket_is_one_socket() {
+    in_namespace("an_mptcp_socket_is_one_socket", || {
+        let open = || {
+            socket_with(
+                AddressFamily::INET,
+                SocketType::STREAM,
+                SocketFlags::CLOEXEC,
+                Some(ipproto::MPTCP),
+            )
+        };
+        let listener = match open() {
+            Ok(listener) => listener,
+            Err(errno) => return skipped(&format!("MPTCP sockets: {errno}")),
+        };
+        rustix::net::bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 80))).unwrap();
+        rustix::net::listen(&listener, 5).unwrap();
+        let client = open().unwrap();
+        rustix::net::connect(&client, &SocketAddr::from((Ipv4Addr::LOCALHOST, 80))).unwrap();
+        let server = rustix::net::accept(&listener).unwrap();
+
+        let read_all = read(&everything());
+        for (socket, state) in [
+            (&listener, State::Listen),
+            (&client, State::Established),
+            (&server, State::Established),
+        ] {
+            let entry = entry(&read_all, socket);
+            assert_eq!((entry.protocol, entry.state), (SocketProtocol::Mptcp, state));
+        }
+        // Asked for TCP alone, its subflows are what TCP carries.
+        let tcp = Query {
+            protocols: ProtocolSet::EMPTY.with(SocketProtocol::Tcp),
+            ..everything()
+        };
+        assert_eq!(entry(&read(&tcp), &listener).protocol, SocketProtocol::Tcp);
+    });
+}
+
+#[test]
+fn the_internals_of_tcp_are_told_on_request() {
+    in_namespace("the_internals_of_tcp_are_told_on_request", || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (mut client, mut server) = connected(&listener);
+        client.write_all(b"twelve bytes").unwrap();
+        server.read_exact(&mut [0; 12]).unwrap();
+        let asked = read(&Query {
+            tcp_info: true,
+            ..everything()
+        });
+        let info = entry(&asked, &server).tcp_info.clone().unwrap();
+        assert_eq!(info.bytes_received, 12);
+        assert!(
+            info.snd_mss > 0 && info.snd_cwnd > 0 && info.rto_us > 0,
+            "{info:?}"
+        );
+        // A listener has counters of its own there.
+        assert_eq!(entry(&asked, &listener).tcp_info, None);
+        assert_eq!(entry(&read(&everything()), &server).tcp_info, None);
+    });
+}
+
+#[test]
+fn names_of_unix_sockets_may_hold_anything() {
+    in_namespace("names_of_unix_sockets_may_hold_anything", || {
+        let directory = tempfile::tempdir().unwrap();
+        let sockets: Vec<_> = ["a\nb c", "\x1b[31m", "0: 1 2\n3", " "]
+            .into_iter()
+            .map(|name| {
+                let path = directory.path().join(name);
+                (
+                    UnixListener::bind(&path).unwrap(),
+                    path.into_os_string().into_encoded_bytes(),
+                )
+            })
+            .collect();
+        let netlink = read(&everything());
+        let text = read_sockets(&everything(), &by_text()).unwrap();
+        for (listener, path) in &sockets {
+            let whole = SocketAddress::Unix {
+                name: path.as_slice().into(),
+            };
+            assert_eq!(entry(&netlink, listener).local, whole);
+            // The text cannot show a line feed: the name ends there, and the rest is no socket.
+            let cut = path.split(|byte| *byte == b'\n').next().unwrap();
+            assert_eq!(
+                entry(&text, listener).local,
+                SocketAddress::Unix { name: cut.into() }
+            );
+        }
+        assert_eq!(text.sockets.len(), netlink.sockets.len());
+    });
+}
+
+#[test]
+fn a_bound_socket_that_does_not_listen_holds_its_port() {
+    in_namespace("a_bound_socket_that_does_not_listen_holds_its_port", || {
+        let bound = socket_with(
+            AddressFamily::INET,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        rustix::net::bind(&bound, &SocketAddr::from((Ipv4Addr::LOCALHOST, 80))).unwrap();
+        let found = read(&everything());
+        if found.sockets.is_empty() {
+            return skipped("this kernel does not list sockets that are only bound (Linux 6.8 does)");
+        }
+        assert_eq!(
+            (entry(&found, &bound).state, &entry(&found, &bound).remote),
+            (State::Closed, &None)
+        );
     });
 }
