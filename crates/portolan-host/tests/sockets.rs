@@ -133,6 +133,16 @@ fn zoo() -> Zoo {
     drop(client);
     drop(server);
 
+    // A handshake whose last segment the listener never sees.
+    let deaf = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket2::SockRef::from(&deaf)
+        .attach_filter(&drop_acknowledgements())
+        .unwrap();
+    tcp.push((
+        State::Established,
+        TcpStream::connect(deaf.local_addr().unwrap()).unwrap(),
+    ));
+
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let udp_client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     udp_client.connect(udp.local_addr().unwrap()).unwrap();
@@ -146,7 +156,7 @@ fn zoo() -> Zoo {
 
     Zoo {
         tcp,
-        listeners: vec![listener, dual],
+        listeners: vec![listener, dual, deaf],
         udp: vec![
             (State::Unconnected, udp),
             (State::Established, udp_client),
@@ -156,6 +166,19 @@ fn zoo() -> Zoo {
         others: others(),
         unix: unix(),
     }
+}
+
+/// A socket filter that drops segments with the ACK flag: classic BPF, from the first byte of the TCP header.
+fn drop_acknowledgements() -> [socket2::SockFilter; 4] {
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    [
+        socket2::SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        socket2::SockFilter::new(JUMP_IF_SET, 0, 1, 0x10),
+        socket2::SockFilter::new(RETURN, 0, 0, 0),
+        socket2::SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 fn others() -> Vec<(SocketProtocol, State, OwnedFd)> {
@@ -263,6 +286,13 @@ fn netlink_and_text_agree_on_sockets_of_every_state() {
                 let entry = entry(read, socket);
                 assert_eq!((entry.protocol, entry.state), (SocketProtocol::Unix, *state));
             }
+            let half_open: Vec<_> = read
+                .sockets
+                .iter()
+                .filter(|socket| socket.state == State::SynReceived)
+                .collect();
+            assert_eq!(half_open.len(), 1, "{half_open:#?}");
+            assert_eq!((half_open[0].inode, half_open[0].uid), (0, None));
             let waiting: Vec<_> = read
                 .sockets
                 .iter()
