@@ -1,5 +1,4 @@
 mod files;
-mod identify;
 mod iterator;
 mod order;
 mod scan;

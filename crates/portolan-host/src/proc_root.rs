@@ -135,7 +135,7 @@ pub(crate) fn for_each_number(
 /// Reads a file below `dir` from its beginning, `limit_bytes` of it at most.
 pub(crate) fn read_bounded(dir: impl AsFd, name: &CStr, limit_bytes: usize) -> io::Result<Vec<u8>> {
     let file = openat(dir, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = Vec::with_capacity(limit_bytes.min(1024));
+    let mut text = Vec::with_capacity(limit_bytes.min(4096));
     while text.len() < limit_bytes {
         if text.len() == text.capacity() {
             text.reserve(text.len());

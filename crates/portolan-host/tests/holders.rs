@@ -17,8 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use portolan_host::{
-    Collector, HandleError, HoldersError, Holding, HoldingsRequest, ProcRoot, Process, ProcessHandle, Signal,
-    StartTime, Users, find_holders,
+    Collector, HandleError, HoldersError, Holding, HoldingsRequest, ProcRoot, Process, ProcessHandle,
+    ReadProcessError, Signal, StartTime, Users, find_holders,
 };
 
 /// Between fork and exec a new process holds every descriptor of its parent, so tests that start
@@ -247,14 +247,13 @@ fn a_process_may_call_itself_anything() {
         let script = format!("printf '{spelled}' > /proc/$$/comm; echo; read line");
         let child = shell(&script, there.into());
         let root = ProcRoot::system().unwrap();
-        let all = HoldingsRequest {
-            inodes: Some([inode].into()),
-            ..HoldingsRequest::default()
-        };
-        let mut found = find_holders(&root, &all).unwrap();
-        let processes = found.identify(&root, &mut Users::new());
-        assert_eq!(processes[&pid(&child.0)].name.as_bytes(), raw, "{spelled}");
-        assert_eq!(processes[&pid(&child.0)].parent, me());
+        with_each_collector(&[inode], |by, found| {
+            let holder = found.iter().find(|holding| holding.pid == pid(&child.0));
+            assert_eq!(holder.map(|holding| holding.fd), Some(0), "{by}");
+        });
+        let process = Process::read(&root, pid(&child.0), &mut Users::new()).unwrap();
+        assert_eq!(process.name.as_bytes(), raw, "{spelled}");
+        assert_eq!(process.parent, me());
     }
 }
 
@@ -291,12 +290,17 @@ fn come_and_go(count: u32) {
     );
     loop {
         for only in &collectors {
-            let mut found = find_holders(&root, &everything(*only)).unwrap();
+            let found = find_holders(&root, &everything(*only)).unwrap();
             assert_eq!(found.warnings, [""; 0]);
-            let processes = found.identify(&root, &mut Users::new());
-            // Whoever is named is described, and the socket that was there all the time is found.
-            assert!(found.holdings.iter().all(|h| processes.contains_key(&h.pid)));
+            // The socket that was there all the time is found, and whoever is named is there or has ended.
             assert!(found.holdings.iter().any(|h| h.inode == inode && h.pid == me()));
+            let pids: HashSet<i32> = found.holdings.iter().map(|h| h.pid).collect();
+            for pid in pids {
+                match Process::read(&root, pid, &mut Users::new()) {
+                    Ok(_) | Err(ReadProcessError::Gone { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
         }
         if churn.0.try_wait().unwrap().is_some() {
             break;

@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, openat, readlinkat_raw, statat};
 use rustix::io::Errno;
-use rustix::path::DecInt;
 
 use super::files::{FilesShared, shares_files};
 use super::{HOLDINGS_MAX, Holding, Holdings, HoldingsRequest};
@@ -192,7 +191,7 @@ impl<'a> Scan<'a> {
                 // A thread that ends meanwhile is no fault of its process.
                 let task = openat(&tasks, name, PATH, Mode::empty());
                 if let Ok(table) = task.and_then(|task| open_directory(task, c"fd")) {
-                    self.table(pid, table, holdings)?;
+                    let _ = self.table(pid, table, holdings);
                 }
             }
             Ok(if self.must_stop() {
@@ -273,13 +272,6 @@ fn open_directory(dir: impl AsFd, name: &std::ffi::CStr) -> rustix::io::Result<O
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
-}
-
-/// Whether the descriptor `fd` of a process leads to the socket `inode`.
-pub(super) fn leads_to(process: impl AsFd, fd: i32, inode: u64) -> io::Result<bool> {
-    let mut link = [MaybeUninit::<u8>::uninit(); LINK_LEN];
-    let (text, _) = readlinkat_raw(open_directory(process, c"fd")?, DecInt::new(fd), &mut link)?;
-    Ok(socket_inode(text) == Some(inode))
 }
 
 /// The inode number in the link text of a socket's descriptor, `socket:[4711]`.

@@ -2,7 +2,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::Users;
 
 fn fixture(processes: &[(i32, &[(i32, &str)])]) -> tempfile::TempDir {
     let tree = tempfile::tempdir().unwrap();
@@ -112,54 +111,16 @@ fn a_process_that_cannot_be_listed_is_said() {
 #[test]
 fn more_processes_than_one_thread_takes_are_all_read() {
     let tree = tempfile::tempdir().unwrap();
-    for pid in 1..=1000 {
+    for pid in 1..=300 {
         let table = tree.path().join(pid.to_string()).join("fd");
         fs::create_dir_all(&table).unwrap();
         symlink(format!("socket:[{}]", 5000 - pid), table.join("3")).unwrap();
     }
     let root = ProcRoot::open(tree.path()).unwrap();
     let found = find_holders(&root, &HoldingsRequest::default()).unwrap();
-    let expected: Vec<Holding> = (1..=1000i32)
+    let expected: Vec<Holding> = (1..=300i32)
         .rev()
         .map(|pid| held(5000 - u64::from(pid.cast_unsigned()), pid, 3))
         .collect();
     assert_eq!(found.holdings, expected);
-}
-
-/// Writes what `identify` reads of a process.
-fn describe(tree: &tempfile::TempDir, pid: i32, start: u64) {
-    let dir = tree.path().join(pid.to_string());
-    fs::write(
-        dir.join("stat"),
-        format!("{pid} (x) S 0 1 1 0 -1 0 9 8 7 6 5 4 3 2 20 0 1 0 {start} 1 1\n"),
-    )
-    .unwrap();
-    fs::write(dir.join("status"), "Uid:\t0\t0\t0\t0\n").unwrap();
-}
-
-#[test]
-fn a_number_given_to_another_process_is_noticed() {
-    let tree = fixture(&[
-        (5, &[(3, "socket:[100]")]),
-        (6, &[(3, "socket:[101]")]),
-        (7, &[(3, "socket:[102]")]),
-        (8, &[(3, "socket:[103]")]),
-    ]);
-    let root = ProcRoot::open(tree.path()).unwrap();
-    let mut found = find_holders(&root, &HoldingsRequest::default()).unwrap();
-    // An old process; one as young as the search, which still holds its socket; one as young, which does
-    // not; and one that is gone.
-    describe(&tree, 5, 1);
-    describe(&tree, 6, u64::MAX);
-    describe(&tree, 7, u64::MAX);
-    fs::remove_file(tree.path().join("7/fd/3")).unwrap();
-    symlink("socket:[999]", tree.path().join("7/fd/3")).unwrap();
-    fs::remove_dir_all(tree.path().join("8")).unwrap();
-
-    let processes = found.identify(&root, &mut Users::new());
-    let mut pids: Vec<i32> = processes.into_keys().collect();
-    pids.sort_unstable();
-    assert_eq!(pids, [5, 6]);
-    assert_eq!(found.holdings, [held(100, 5, 3), held(101, 6, 3)]);
-    assert_eq!(found.warnings, [""; 0]);
 }
