@@ -33,6 +33,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     List(commands::list::Args),
     Name(commands::name::Args),
+    Parse(commands::parse::Args),
     #[cfg(target_os = "linux")]
     Pick(commands::pick::Args),
     Completions(commands::completions::Args),
@@ -53,6 +54,7 @@ impl Invocation {
         match self.command {
             Command::List(args) => commands::list::run(&args, self.verbose, self.named, output),
             Command::Name(args) => commands::name::run(&args, output),
+            Command::Parse(args) => commands::parse::run(&args, output),
             #[cfg(target_os = "linux")]
             Command::Pick(args) => commands::pick::run(&args, output),
             Command::Completions(args) => commands::completions::run(&args, output),

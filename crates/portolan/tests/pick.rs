@@ -88,8 +88,8 @@ fn when_too_few_are_free_the_answer_is_no() {
 #[test]
 fn usage_errors_are_one_line() {
     let cases: &[(&[&str], &str)] = &[
-        (&["--range", "80-"], "the end of the range is missing at 3"),
-        (&["--address", "[::1"], "the bracket is never closed at 0"),
+        (&["--range", "80-"], "at 3: the end of the range is missing"),
+        (&["--address", "[::1"], "at 0: the bracket is never closed"),
         (&["0"], "0"),
         (&["--hold"], "--hold needs one program"),
         (&["--", "true"], "--hold"),

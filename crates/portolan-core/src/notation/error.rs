@@ -16,11 +16,11 @@ use crate::{Address, Escaped, Port};
 /// assert_eq!(error.at(), 6);
 /// assert_eq!(
 ///     error.to_string(),
-///     "cannot read \"22,80-\": the end of the range is missing at 6; write both ends, as in 80-443"
+///     "cannot read \"22,80-\" at 6: the end of the range is missing; write both ends, as in 80-443"
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("cannot read \"{input}\": {kind} at {at}; {}", Remedy(.kind))]
+#[error("cannot read \"{input}\" at {at}: {kind}; {}", Remedy(.kind))]
 pub struct NotationError {
     kind: NotationErrorKind,
     at: usize,
@@ -62,7 +62,7 @@ pub enum NotationErrorKind {
     #[error("{0} is missing")]
     Missing(Element),
     /// A number above 65535.
-    #[error("the port is out of range")]
+    #[error("the port is above 65535")]
     OutOfRange,
     /// A port with a minus sign.
     #[error("a port is never negative")]
@@ -71,13 +71,13 @@ pub enum NotationErrorKind {
     #[error("a port has no sign")]
     Sign,
     /// White space; no notation holds any.
-    #[error("a blank stands")]
+    #[error("a blank cannot stand there")]
     Blank,
     /// A digit of another script, such as a full-width one.
     #[error("the digit '{}' (U+{:04X}) is not an ASCII digit", .0, *.0 as u32)]
     ForeignDigit(char),
     /// A character that cannot stand in this place.
-    #[error("{} cannot stand", Shown(*.0))]
+    #[error("{} cannot stand there", Shown(*.0))]
     Unexpected(char),
     /// A range whose first port is the higher one.
     #[error("the range {first}-{last} runs backwards")]
@@ -129,7 +129,7 @@ pub enum NotationErrorKind {
         port: Option<Port>,
     },
     /// A whole IPv6 address where a port is needed too.
-    #[error("an IPv6 address without a port ends")]
+    #[error("the IPv6 address has no port")]
     Ipv6WithoutPort {
         /// The address.
         address: Address,
@@ -248,7 +248,7 @@ impl fmt::Display for Remedy<'_> {
                 Element::Scheme | Element::SchemeEnd => "write it, as in http://localhost/",
                 Element::MappingTarget => "write both sides, as in 8080:80",
             },
-            Kind::OutOfRange => "a port is 0 to 65535",
+            Kind::OutOfRange => "write 0 to 65535",
             Kind::Negative => "a port is 0 to 65535; a range is written 80-443",
             Kind::Sign => "write the digits alone",
             Kind::Blank => "write it without blanks, lists with commas alone",

@@ -4,5 +4,6 @@ pub(crate) mod completions;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod name;
+pub(crate) mod parse;
 #[cfg(target_os = "linux")]
 pub(crate) mod pick;
