@@ -24,6 +24,8 @@ pub struct PickRequest {
     pub protocols: Vec<Protocol>,
     /// The address to be free on; `None` is every address of both families.
     pub address: Option<Address>,
+    /// Whether to keep the ports bound. Each then takes a descriptor for each protocol.
+    pub hold: bool,
 }
 
 /// A free port, and the sockets that hold it for as long as they are open.
@@ -31,7 +33,8 @@ pub struct PickRequest {
 pub struct PickedPort {
     /// The port.
     pub port: Port,
-    /// A bound socket for each protocol of the request, in its order. TCP's do not listen yet.
+    /// A bound socket for each protocol of the request, in its order, or none if they are not to be
+    /// held. TCP's do not listen yet.
     pub sockets: Vec<OwnedFd>,
 }
 
@@ -88,7 +91,7 @@ pub enum PickError {
     Socket(#[source] io::Error),
 }
 
-/// Finds free ports by binding them, in random order, and keeps them bound.
+/// Finds free ports by binding them, in random order.
 ///
 /// "Free" is strict: no other socket, of whatever address, state and options, is in the way of a bind
 /// without SO_REUSEADDR, so a port with connections in TIME-WAIT is not free. Without an address both
@@ -114,7 +117,12 @@ pub fn pick_ports(request: &PickRequest) -> Result<Vec<PickedPort>, PickError> {
             break;
         }
         match hold(&place, port, &request.protocols)? {
-            Held::Yes(sockets) => picked.push(PickedPort { port, sockets }),
+            Held::Yes(mut sockets) => {
+                if !request.hold {
+                    sockets.clear();
+                }
+                picked.push(PickedPort { port, sockets });
+            }
             Held::InUse => {}
             Held::NotPermitted => refused += 1,
         }
@@ -305,6 +313,7 @@ mod tests {
             range: None,
             protocols: vec![Protocol::Tcp],
             address: None,
+            hold: true,
         }
     }
 

@@ -56,6 +56,17 @@ fn ports_are_distinct_and_free() {
 }
 
 #[test]
+fn more_ports_than_descriptors_can_be_printed() {
+    let script = format!(
+        "ulimit -n 64; exec {:?} pick 500 --range 20000-65000",
+        env!("CARGO_BIN_EXE_portolan")
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let ports: BTreeSet<&str> = stdout(&output).lines().collect();
+    assert_eq!((ports.len(), stderr(&output)), (500, ""));
+}
+
+#[test]
 fn json_is_one_document() {
     let output = pick(&["--json", "--udp", "--address", "127.0.0.1"]);
     let text = stdout(&output);

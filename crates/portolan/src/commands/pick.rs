@@ -137,6 +137,7 @@ fn request(args: &Args) -> Result<PickRequest, Failure> {
         range,
         protocols,
         address,
+        hold: args.hold.is_some(),
     })
 }
 
