@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::{Ownership, PassedOver, Process, Socket, Space, SpaceId};
+use crate::{Ownership, PassedOver, Process, ProtocolSet, Socket, Space, SpaceId};
 
 /// The sockets of a machine and who holds them, at one moment.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub struct Snapshot {
     pub processes: HashMap<i32, Process>,
     /// What could not be seen.
     pub hidden: Hidden,
+    /// Protocols that were asked for, that this kernel has and whose sockets it does not list.
+    pub unlisted: ProtocolSet,
     /// Where the sockets and the owners came from, in words for `-v`.
     pub collectors: Vec<Collector>,
     /// The better ways of finding owners that could not be used, and why.

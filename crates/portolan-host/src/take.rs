@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 use portolan_core::PortRange;
+use rustix::thread::CapabilitySet;
 
 use crate::attribution::{self, View};
 use crate::container_name::{self, Stores};
@@ -174,7 +175,7 @@ impl<'a> Finder<'a> {
                 complete = complete_again;
             }
         }
-        let initial_pid_namespace = is_initial_pid_namespace(&self.sources.proc_root);
+        let initial_pid_namespace = is_in(&self.sources.proc_root, "self/ns/pid", FIRST_PID_NAMESPACE);
         let view = View {
             complete,
             initial_pid_namespace,
@@ -204,7 +205,8 @@ impl<'a> Finder<'a> {
         };
         match find_holders(root, &request) {
             Ok(found) => {
-                let complete = found.unreadable_processes() == 0 && !found.hidden_processes;
+                let complete = (found.unreadable_processes() == 0 && !found.hidden_processes)
+                    || is_all_powerful(&self.sources.proc_root);
                 self.began = found.began;
                 if !self.snapshot.collectors.contains(&found.collector) {
                     self.snapshot.collectors.push(found.collector);
@@ -286,14 +288,22 @@ fn holds(root: &ProcRoot, owner: &Owner, inode: u64) -> bool {
     })
 }
 
-/// Whether no process of this machine can be outside our PID namespace.
-fn is_initial_pid_namespace(proc_root: &Path) -> bool {
-    std::fs::read_link(proc_root.join("self/ns/pid"))
-        .is_ok_and(|link| link.as_os_str() == INITIAL_PID_NAMESPACE)
+/// Whether no right is missing to look into every process of this machine.
+///
+/// If one cannot be read all the same, the kernel keeps it from everybody; no other user could see more.
+fn is_all_powerful(proc_root: &Path) -> bool {
+    let rights = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    rights.contains(CapabilitySet::SYS_PTRACE) && is_in(proc_root, "self/ns/user", FIRST_USER_NAMESPACE)
 }
 
-/// The kernel gives its first PID namespace a fixed inode (PROC_PID_INIT_INO, include/linux/proc_ns.h).
-const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// Whether the namespace that a link below /proc names is this one.
+fn is_in(proc_root: &Path, link: &str, namespace: &str) -> bool {
+    std::fs::read_link(proc_root.join(link)).is_ok_and(|link| link.as_os_str() == namespace)
+}
+
+// The kernel gives its first namespaces fixed inodes (include/linux/proc_ns.h).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 
 /// With more ports than this, a filter in the kernel would cost more than it saves.
 const MOST_PORTS_ASKED_AGAIN: usize = 32;

@@ -32,6 +32,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     List(commands::list::Args),
+    Who(commands::who::Args),
     Name(commands::name::Args),
     Parse(commands::parse::Args),
     #[cfg(target_os = "linux")]
@@ -53,6 +54,7 @@ impl Invocation {
     pub(crate) fn run(self, output: &mut Output) -> Result<Answer, Failure> {
         match self.command {
             Command::List(args) => commands::list::run(&args, self.verbose, self.named, output),
+            Command::Who(args) => commands::who::run(&args, self.verbose, output),
             Command::Name(args) => commands::name::run(&args, output),
             Command::Parse(args) => commands::parse::run(&args, output),
             #[cfg(target_os = "linux")]

@@ -3,9 +3,11 @@
 //! This crate parses the command line, calls the libraries and prints; it holds nothing that another
 //! program would want.
 
+mod ask;
 mod cli;
 mod commands;
 mod exit;
+mod footer;
 mod json;
 mod output;
 mod services;

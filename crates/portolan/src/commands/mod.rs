@@ -7,3 +7,5 @@ pub(crate) mod name;
 pub(crate) mod parse;
 #[cfg(target_os = "linux")]
 pub(crate) mod pick;
+#[cfg(target_os = "linux")]
+pub(crate) mod who;

@@ -10,7 +10,7 @@ mod args;
 mod cells;
 mod csv;
 mod document;
-mod footer;
+mod nothing;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -33,7 +33,7 @@ use crate::exit::{Answer, Failure};
 use crate::output::Output;
 use crate::text::address::EndText;
 use crate::text::table::{Look, Table};
-use crate::{services, terminal};
+use crate::{footer, services, terminal};
 
 /// What the arguments mean.
 struct Wanted {
@@ -46,7 +46,7 @@ struct Wanted {
 pub(crate) fn run(args: &Args, verbose: bool, named: bool, output: &mut Output) -> Result<Answer, Failure> {
     let (services, services_warning) = services::load(Path::new(services::FILE));
     let wanted = Wanted::new(args, &services)?;
-    let snapshot = Snapshot::take(&wanted.query(args)).map_err(failure)?;
+    let snapshot = Snapshot::take(&wanted.query(args)).map_err(space_failure)?;
     let rows = wanted.rows(&snapshot, &services, args);
 
     let look = Look {
@@ -65,6 +65,7 @@ pub(crate) fn run(args: &Args, verbose: bool, named: bool, output: &mut Output) 
         dropped: &dropped,
         services_warning: services_warning.as_deref(),
         verbose,
+        named_protocols: !args.protocols().is_empty(),
         marks_unseen: wanted.marks_unseen(&snapshot),
     });
     if !rows.is_empty() {
@@ -197,7 +198,7 @@ impl Wanted {
                     .collect::<String>(),
             )));
         }
-        footer::nothing(
+        nothing::say_nothing(
             &args.filter,
             self.protocols,
             self.states,
@@ -228,7 +229,8 @@ fn write_quiet(snapshot: &Snapshot, rows: &Rows, output: &mut impl Write) -> io:
     Ok(())
 }
 
-fn failure(error: SpaceError) -> Failure {
+/// How a command ends that could not read what it was pointed at.
+pub(crate) fn space_failure(error: SpaceError) -> Failure {
     let text = error.to_string();
     match error {
         SpaceError::NoSuchName { .. } | SpaceError::NoSuchProcess(_) => Failure::Usage(text),

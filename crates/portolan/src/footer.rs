@@ -1,24 +1,26 @@
-//! What is said on standard error beside the list: what could not be seen, and that nothing was found.
+//! What is said on standard error beside the answer: what could not be seen, and where the answer came from.
 
 use std::io::{self, Write};
 
 use portolan_core::Escaped;
-use portolan_host::{ProtocolSet, Snapshot, StateSet};
+use portolan_host::{PassedOver, Snapshot};
 
 /// What there is to say.
-pub(super) struct Footer<'a> {
-    pub(super) snapshot: &'a Snapshot,
+pub(crate) struct Footer<'a> {
+    pub(crate) snapshot: &'a Snapshot,
     /// Whether to count what is hidden.
-    pub(super) hidden: bool,
+    pub(crate) hidden: bool,
     /// Columns that found no place.
-    pub(super) dropped: &'a [&'static str],
-    pub(super) services_warning: Option<&'a str>,
-    pub(super) verbose: bool,
+    pub(crate) dropped: &'a [&'static str],
+    pub(crate) services_warning: Option<&'a str>,
+    pub(crate) verbose: bool,
+    /// Whether protocols were asked for by name.
+    pub(crate) named_protocols: bool,
     /// Marks were asked for and not shown.
-    pub(super) marks_unseen: bool,
+    pub(crate) marks_unseen: bool,
 }
 
-pub(super) fn write(footer: &Footer<'_>) {
+pub(crate) fn write(footer: &Footer<'_>) {
     let mut text = Vec::new();
     // Writing to memory does not fail; nothing is left to tell anyone if standard error is closed.
     let _ = write_to(footer, &mut text);
@@ -32,6 +34,7 @@ fn write_to(footer: &Footer<'_>, out: &mut impl Write) -> io::Result<()> {
         dropped,
         services_warning,
         verbose,
+        named_protocols,
         marks_unseen,
     } = *footer;
     if !dropped.is_empty() {
@@ -59,6 +62,11 @@ fn write_to(footer: &Footer<'_>, out: &mut impl Write) -> io::Result<()> {
             None => writeln!(out)?,
         }
     }
+    if verbose || named_protocols {
+        for protocol in snapshot.unlisted.iter() {
+            writeln!(out, "portolan: this kernel does not list its {protocol} sockets")?;
+        }
+    }
     if marks_unseen {
         writeln!(
             out,
@@ -81,6 +89,9 @@ fn write_to(footer: &Footer<'_>, out: &mut impl Write) -> io::Result<()> {
             .map(ToString::to_string)
             .collect::<Vec<_>>();
         writeln!(out, "portolan: read by {}", collectors.join("; "))?;
+        for PassedOver { collector, reason } in &snapshot.passed_over {
+            writeln!(out, "portolan: not by {collector}: {}", Escaped::new(reason))?;
+        }
         let spaces = snapshot
             .spaces
             .iter()
@@ -91,63 +102,13 @@ fn write_to(footer: &Footer<'_>, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Says that no socket fits, and what was looked for.
-pub(super) fn nothing(
-    filter: &[String],
-    protocols: ProtocolSet,
-    states: StateSet,
-    space: Option<&str>,
-    snapshot: &Snapshot,
-) {
-    let protocols = match protocols {
-        ProtocolSet::PORTS | ProtocolSet::ALL => String::new(),
-        some => some.iter().map(|protocol| format!("{protocol} ")).collect(),
-    };
-    let what = match states {
-        StateSet::OPEN => "socket is open".to_owned(),
-        StateSet::ALL => "socket is there".to_owned(),
-        some => {
-            let names = some.iter().map(|state| state.to_string()).collect::<Vec<_>>();
-            format!("socket is {}", names.join(" or "))
-        }
-    };
-    let fits = match filter {
-        [] => String::new(),
-        words => format!(" that fits `{}`", shortened(&words.join(" "))),
-    };
-    let place = match space {
-        Some(space) => format!(" in {}", shortened(space)),
-        None => String::new(),
-    };
-    let all = match states {
-        StateSet::OPEN if !filter.is_empty() => "; --all looks at connections too",
-        _ => "",
-    };
-    let similar = similar_holder(filter, snapshot);
-    let _ = writeln!(
-        io::stderr(),
-        "portolan: no {protocols}{what}{place}{fits}{all}{similar}"
-    );
-}
-
-/// A holder whose name begins with the only word of the filter: `python` for `python3`.
-fn similar_holder(filter: &[String], snapshot: &Snapshot) -> String {
-    let [word] = filter else {
-        return String::new();
-    };
-    let names = snapshot
-        .processes
-        .values()
-        .filter_map(|process| process.name.to_str())
-        .filter(|name| word.len() >= 3 && name.len() > word.len() && name.starts_with(word.as_str()));
-    match names.min() {
-        Some(name) => format!("; there is {}: write '{}*'", Escaped::new(name), shortened(word)),
-        None => String::new(),
-    }
+/// One line for a person, on standard error. Nothing is left to tell anyone if that is closed.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "portolan: {text}");
 }
 
 /// Untrusted words, short enough for one line.
-pub(super) fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     Escaped::new(text).bounded(80).to_string()
 }
 
@@ -176,6 +137,7 @@ mod tests {
             dropped: &["USER", "UNIT/CONTAINER"],
             services_warning: None,
             verbose: true,
+            named_protocols: false,
             marks_unseen: false,
         };
         write_to(&footer, &mut text).unwrap();

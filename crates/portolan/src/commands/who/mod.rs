@@ -1,0 +1,216 @@
+//! Who holds a port: the process in full, and, if asked, its end.
+//!
+//! ```text
+//! PORT… ─▶ Query ─▶ Snapshot ─▶ port_uses ─┬▶ report ─▶ stdout
+//!                                          ├▶ document ─▶ stdout (--json)
+//!                                          ├▶ kill (--kill): asked, identity checked again, signalled
+//!                                          └▶ close (--close-socket)
+//! ```
+
+mod close;
+mod document;
+mod kill;
+mod report;
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::Path;
+
+use portolan_core::registry::Services;
+use portolan_core::{NotationError, PortSet, Protocol};
+use portolan_host::{
+    PortHolder, PortUse, ProcRoot, Process, ProtocolSet, Query, Signal, Snapshot, SocketProtocol,
+    SpaceSelect, StateSet, Users,
+};
+
+use crate::commands::list::space_failure;
+use crate::exit::{Answer, Failure};
+use crate::output::Output;
+use crate::{footer, services};
+
+/// Tell who holds a port: program, process tree, user, unit, container, connections
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Ports: numbers, services, ranges, sets; a protocol may follow: 53/udp
+    #[arg(required = true, value_name = "PORT")]
+    ports: Vec<String>,
+    /// TCP ports only
+    #[arg(short, long)]
+    tcp: bool,
+    /// UDP ports only
+    #[arg(short, long)]
+    udp: bool,
+    /// The ports of one port space: host, a name of `ip netns`, a PID, a container or net:[INODE]
+    #[arg(long, value_name = "SPACE")]
+    space: Option<String>,
+    /// Send the holders a signal, TERM unless another is given; asks first
+    #[arg(short, long, value_name = "SIGNAL", num_args = 0..=1, require_equals = true, default_missing_value = "TERM")]
+    kill: Option<Signal>,
+    /// Make the kernel close the sockets, without a word to their program (SOCK_DESTROY); asks first
+    #[arg(long, conflicts_with = "kill")]
+    close_socket: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Print one JSON document
+    #[arg(long, conflicts_with_all = ["kill", "close_socket"])]
+    json: bool,
+}
+
+const EXAMPLES: &str = "Examples:
+  portolan who 8080                 who holds port 8080
+  portolan who https 53/udp         several ports, by name or number
+  portolan who 8080 --kill          ask, then end the holder with SIGTERM
+  portolan who 8080 --kill=KILL --yes
+  portolan who 8080 --close-socket  close the sockets, leave the program running
+  portolan who 8080 --json | jq '.holders[].pid'
+
+Exit code: 0 if somebody holds one of the ports, 1 if nobody does (or the answer to the question was no),
+2 for a wrong command line, 3 if not permitted, 4 if the system failed.";
+
+pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Answer, Failure> {
+    let (services, services_warning) = services::load(Path::new(services::FILE));
+    let wanted = Wanted::parse(args, &services).map_err(|error| Failure::Usage(error.to_string()))?;
+    let snapshot = Snapshot::take(&wanted.query(args)).map_err(space_failure)?;
+    let uses = snapshot.port_uses(|protocol, port| wanted.includes(protocol, port));
+    let ancestors = ancestors(&snapshot, &uses);
+
+    if args.json {
+        document::write(output, &snapshot, &services, &ancestors, &uses)?;
+    } else {
+        report::write(output, &snapshot, &services, &ancestors, &uses)?;
+        output.flush()?;
+        footer::write(&footer::Footer {
+            snapshot: &snapshot,
+            hidden: true,
+            dropped: &[],
+            services_warning: services_warning.as_deref(),
+            verbose,
+            named_protocols: false,
+            marks_unseen: false,
+        });
+    }
+    let held = uses.iter().any(|usage| usage.holder.is_somebody());
+    if !args.json && !held {
+        wanted.say_nobody(&snapshot);
+    }
+    if args.close_socket {
+        return close::run(&snapshot, &uses, args.yes);
+    }
+    match args.kill {
+        _ if !held => Ok(Answer::No),
+        None => Ok(Answer::Yes),
+        Some(signal) => kill::run(&snapshot, &uses, signal, args.yes),
+    }
+}
+
+/// The ports that are asked about.
+struct Wanted {
+    /// What the user wrote, for the answer that nobody holds them.
+    words: Vec<String>,
+    ports: Vec<(Option<SocketProtocol>, PortSet)>,
+    protocols: ProtocolSet,
+}
+
+impl Wanted {
+    fn parse(args: &Args, services: &Services) -> Result<Self, NotationError> {
+        let mut protocols = ProtocolSet::EMPTY;
+        for (asked, protocol) in [(args.tcp, SocketProtocol::Tcp), (args.udp, SocketProtocol::Udp)] {
+            if asked {
+                protocols = protocols.with(protocol);
+            }
+        }
+        if protocols.is_empty() {
+            protocols = SocketProtocol::ALL
+                .into_iter()
+                .filter(|p| p.transport().is_some())
+                .collect();
+        }
+        let ports = args
+            .ports
+            .iter()
+            .map(|word| ports(word, services))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            words: args.ports.clone(),
+            ports,
+            protocols,
+        })
+    }
+
+    fn includes(&self, protocol: SocketProtocol, port: portolan_core::Port) -> bool {
+        self.protocols.contains(protocol)
+            && self.ports.iter().any(|(of, ports)| {
+                of.is_none_or(|of| of.transport() == protocol.transport()) && ports.contains(port)
+            })
+    }
+
+    fn query(&self, args: &Args) -> Query {
+        Query {
+            protocols: self.protocols,
+            states: StateSet::ALL,
+            local_ports: Some(
+                self.ports
+                    .iter()
+                    .flat_map(|(_, ports)| ports.ranges())
+                    .copied()
+                    .collect(),
+            ),
+            space: args
+                .space
+                .as_deref()
+                .map_or(SpaceSelect::Every, SpaceSelect::from_text),
+            owners: true,
+            tcp_info: false,
+        }
+    }
+
+    fn say_nobody(&self, snapshot: &Snapshot) {
+        let words = self
+            .words
+            .iter()
+            .map(|word| footer::shortened(word))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let place = match snapshot.spaces.as_slice() {
+            [] | [_] => String::new(),
+            spaces => format!(", in any of {} port spaces", spaces.len()),
+        };
+        footer::say(&format!("nobody holds {words}{place}"));
+    }
+}
+
+/// `8080`, `https`, `8000-8100,!8080`, each with `/tcp` or `/udp` behind it if need be.
+fn ports(word: &str, services: &Services) -> Result<(Option<SocketProtocol>, PortSet), NotationError> {
+    let (set, protocol) = match word.rsplit_once('/') {
+        Some((set, name)) => (set, Some(name.parse::<Protocol>()?)),
+        None => (word, None),
+    };
+    let set = PortSet::parse(set, protocol, services)?;
+    let protocol = protocol.and_then(|protocol| {
+        SocketProtocol::ALL
+            .into_iter()
+            .find(|socket| socket.transport() == Some(protocol))
+    });
+    Ok((protocol, set))
+}
+
+/// The ancestors of every process that is named.
+fn ancestors(snapshot: &Snapshot, uses: &[PortUse]) -> HashMap<i32, Vec<Process>> {
+    let Ok(root) = ProcRoot::system() else {
+        return HashMap::new();
+    };
+    let mut users = Users::new();
+    let mut ancestors = HashMap::new();
+    for usage in uses {
+        if let PortHolder::Process(pid) = usage.holder
+            && let Some(process) = snapshot.processes.get(&pid)
+        {
+            ancestors
+                .entry(pid)
+                .or_insert_with(|| process.ancestors(&root, &mut users));
+        }
+    }
+    ancestors
+}

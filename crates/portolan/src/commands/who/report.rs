@@ -1,0 +1,279 @@
+//! What `who` says of a port, for people.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use anstyle::Style;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use portolan_core::Escaped;
+use portolan_core::registry::Services;
+use portolan_host::{OwnerlessReason, PortHolder, PortUse, Process, Snapshot, State};
+
+use crate::output::Output;
+use crate::text::address::EndText;
+
+/// Writes what is known of each use of a port: the process, and all that hangs on it.
+pub(super) fn write(
+    out: &mut Output,
+    snapshot: &Snapshot,
+    services: &Services,
+    ancestors: &HashMap<i32, Vec<Process>>,
+    uses: &[PortUse],
+) -> io::Result<()> {
+    let strong = if out.colour() {
+        Style::new().bold()
+    } else {
+        Style::new()
+    };
+    let same_port = |a: &PortUse, b: &PortUse| (a.port, a.protocol) == (b.port, b.protocol);
+    for (index, of_port) in uses.chunk_by(same_port).enumerate() {
+        let PortUse { port, protocol, .. } = of_port[0];
+        let service = protocol
+            .transport()
+            .and_then(|transport| services.name(port, transport));
+        let service = service
+            .map(|name| format!("  {}", Escaped::new(name)))
+            .unwrap_or_default();
+        let blank = if index > 0 { "\n" } else { "" };
+        writeln!(out, "{blank}{strong}{port}/{protocol}{strong:#}{service}")?;
+        for usage in of_port {
+            write_use(out, strong, snapshot, ancestors, usage)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_use(
+    out: &mut impl Write,
+    strong: Style,
+    snapshot: &Snapshot,
+    ancestors: &HashMap<i32, Vec<Process>>,
+    usage: &PortUse,
+) -> io::Result<()> {
+    let deeds = holds(snapshot, usage);
+    match usage.holder {
+        PortHolder::Process(pid) => {
+            let process = snapshot.processes.get(&pid);
+            let name = process.map_or_else(|| "a process that has ended".to_owned(), |p| printable(&p.name));
+            writeln!(out, "  {strong}{name}{strong:#} (pid {pid}) {deeds}")?;
+            if let Some(process) = process {
+                let ancestors = ancestors.get(&pid).map_or(&[][..], Vec::as_slice);
+                write_process(out, process, ancestors)?;
+            }
+        }
+        PortHolder::Nobody(reason) => {
+            let uid = usage
+                .sockets
+                .first()
+                .and_then(|&index| snapshot.sockets[index].uid);
+            writeln!(out, "  {}: {deeds}", nobody(reason, uid))?;
+        }
+    }
+    if snapshot.spaces.len() > 1 {
+        field(
+            out,
+            "space",
+            &Escaped::new(&snapshot.space(usage.space).name.to_string()).to_string(),
+        )?;
+    }
+    if !usage.connections.is_empty() || usage.waiting > 0 {
+        let waiting = match usage.waiting {
+            0 => String::new(),
+            waiting => format!(", {waiting} waiting to be accepted"),
+        };
+        field(
+            out,
+            "connections",
+            &format!("{} open{waiting}", usage.connections.len()),
+        )?;
+    }
+    Ok(())
+}
+
+fn write_process(out: &mut impl Write, process: &Process, ancestors: &[Process]) -> io::Result<()> {
+    if let Some(exe) = &process.exe {
+        field(out, "program", &printable(exe))?;
+    }
+    if !process.command_line.is_empty() {
+        let words = process
+            .command_line
+            .iter()
+            .map(|word| quoted(&printable(word)))
+            .collect::<Vec<_>>();
+        field(out, "arguments", &words.join(" "))?;
+    }
+    if let Some(cwd) = &process.cwd {
+        field(out, "directory", &printable(cwd))?;
+    }
+    let user = match &process.user {
+        Some(name) => printable(name),
+        None => format!("uid {}", process.uid),
+    };
+    field(out, "user", &user)?;
+    field(
+        out,
+        "started",
+        &moment(process.start_time.wall_clock(), SystemTime::now()),
+    )?;
+    if let Some(unit) = &process.unit {
+        field(out, "unit", &printable(unit))?;
+    }
+    if let Some(container) = &process.container {
+        field(
+            out,
+            "container",
+            &format!("{} {}", container.engine, printable(&container.id)),
+        )?;
+    }
+    let line = ancestors.iter().rev().chain([process]);
+    let tree = line
+        .map(|p| format!("{} ({})", printable(&p.name), p.pid))
+        .collect::<Vec<_>>();
+    field(out, "tree", &tree.join(" > "))
+}
+
+fn field(out: &mut impl Write, name: &str, value: &str) -> io::Result<()> {
+    writeln!(out, "    {name:<11} {value}")
+}
+
+/// What the sockets of a use do: `listens on 127.0.0.1:80 and [::1]:80`.
+fn holds(snapshot: &Snapshot, usage: &PortUse) -> String {
+    let sockets = usage.sockets.iter().map(|&index| &snapshot.sockets[index]);
+    let mut deeds: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut connected = 0;
+    for socket in sockets {
+        let deed = match socket.state {
+            State::Listen => "listens on",
+            State::Unconnected => "takes datagrams on",
+            State::Closed => "is bound to",
+            State::SynSent
+            | State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => {
+                connected += 1;
+                continue;
+            }
+            // The states of a library of another version.
+            _ => continue,
+        };
+        let address = EndText::local(socket, snapshot.space(socket.space)).to_string();
+        match deeds.iter_mut().find(|(known, _)| *known == deed) {
+            Some((_, addresses)) if addresses.contains(&address) => {}
+            Some((_, addresses)) => addresses.push(address),
+            None => deeds.push((deed, vec![address])),
+        }
+    }
+    let mut parts = deeds
+        .into_iter()
+        .map(|(deed, addresses)| format!("{deed} {}", and(&addresses)))
+        .collect::<Vec<_>>();
+    if connected > 0 {
+        let connections = if connected == 1 {
+            "connection"
+        } else {
+            "connections"
+        };
+        parts.push(format!("has {connected} {connections} from it"));
+    }
+    and(&parts)
+}
+
+/// The reason why nobody is named, as the subject of a sentence.
+fn nobody(reason: OwnerlessReason, uid: Option<u32>) -> String {
+    match reason {
+        OwnerlessReason::TimeWait => "nobody, closed connections rest in TIME-WAIT".to_owned(),
+        OwnerlessReason::Orphan => "nobody, the kernel finishes closed connections".to_owned(),
+        OwnerlessReason::SynReceived => "nobody, handshakes are under way".to_owned(),
+        OwnerlessReason::AcceptQueue => "nobody yet, connections wait to be accepted".to_owned(),
+        OwnerlessReason::OtherUser => match uid {
+            Some(uid) => format!("a process of another user (uid {uid}), which root could name"),
+            None => "a process of another user, which root could name".to_owned(),
+        },
+        OwnerlessReason::OtherPidNamespace => "a process outside this PID namespace".to_owned(),
+        OwnerlessReason::Kernel => "the kernel itself, or a process that it hides".to_owned(),
+        OwnerlessReason::Vanished => "somebody who closed it meanwhile".to_owned(),
+        _ => "nobody".to_owned(),
+    }
+}
+
+/// `2026-11-22 19:52:10 UTC, 31 min ago`
+fn moment(then: SystemTime, now: SystemTime) -> String {
+    let ago = match now.duration_since(then).unwrap_or_default().as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    };
+    match Timestamp::try_from(then) {
+        Ok(timestamp) => {
+            let local = timestamp.to_zoned(TimeZone::system());
+            format!("{}, {ago} ago", local.strftime("%Y-%m-%d %H:%M:%S %Z"))
+        }
+        Err(_) => format!("{ago} ago"),
+    }
+}
+
+fn and(parts: &[String]) -> String {
+    match parts {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// A word as a shell would need it to be written, if it has a blank or is empty.
+fn quoted(word: &str) -> String {
+    if word.is_empty() || word.contains([' ', '\'', '"']) {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    } else {
+        word.to_owned()
+    }
+}
+
+pub(super) fn printable(text: &(impl AsRef<std::ffi::OsStr> + ?Sized)) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    Escaped::new(text.as_ref().as_bytes()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_in_the_unit_a_person_would_use() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (7200, "2 h"),
+            (200_000, "2 days"),
+        ] {
+            let told = moment(now - Duration::from_secs(seconds), now);
+            assert!(told.ends_with(&format!(", {text} ago")), "{told}");
+        }
+    }
+
+    #[test]
+    fn parts_are_joined_as_in_a_sentence() {
+        let parts = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(and(&parts), "a, b and c");
+        assert_eq!(and(&parts[..1]), "a");
+    }
+
+    #[test]
+    fn words_with_blanks_are_quoted() {
+        assert_eq!(quoted("daemon off;"), "'daemon off;'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted("-g"), "-g");
+    }
+}
