@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Parse(commands::parse::Args),
     #[cfg(target_os = "linux")]
     Pick(commands::pick::Args),
+    Decode(commands::decode::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }
@@ -59,6 +60,7 @@ impl Invocation {
             Command::Parse(args) => commands::parse::run(&args, output),
             #[cfg(target_os = "linux")]
             Command::Pick(args) => commands::pick::run(&args, output),
+            Command::Decode(args) => commands::decode::run(&args, output),
             Command::Completions(args) => commands::completions::run(&args, output),
             Command::Man(args) => commands::man::run(&args, output),
         }

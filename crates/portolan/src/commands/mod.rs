@@ -1,6 +1,7 @@
 //! The commands, a file each: its arguments and its `run`.
 
 pub(crate) mod completions;
+pub(crate) mod decode;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod name;
