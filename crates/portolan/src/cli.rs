@@ -80,13 +80,13 @@ pub(crate) fn parse() -> Result<Invocation, Failure> {
     }
 }
 
-/// The command that `word` was probably meant to be, if it is none.
+/// The command that `word` is, or was probably meant to be.
 pub(crate) fn similar_command(word: &str) -> Option<String> {
     let command = Cli::command();
     let names = command.get_subcommands().map(clap::Command::get_name);
     names
         .map(|name| (distance(word, name), name))
-        .filter(|(distance, name)| *distance > 0 && *distance <= 1 + name.len() / 6)
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 6)
         .min()
         .map(|(_, name)| name.to_owned())
 }
@@ -193,7 +193,8 @@ mod tests {
             ("lsit", Some("list")),
             ("nmae", Some("name")),
             ("completion", Some("completions")),
-            ("list", None),
+            ("list", Some("list")),
+            ("hwo", Some("who")),
             ("nginx", None),
             ("8080", None),
             ("a-word-that-is-longer-than-any-command", None),

@@ -288,9 +288,22 @@ fn nothing_found_is_said_and_is_a_no_only_to_a_filter() {
         let slip = portolan(&["lst"]);
         assert_eq!((stdout(&slip), slip.status.code()), ("", Some(2)));
         assert!(
-            stderr(&slip).contains("did you mean `portolan list`?"),
+            stderr(&slip).contains("did you mean the command `portolan list`?"),
             "{}",
             stderr(&slip)
+        );
+        let json = portolan(&["--json", "lst"]);
+        assert_eq!(
+            (stdout(&json), stderr(&json).lines().count()),
+            ("", 1),
+            "{}",
+            stderr(&json)
+        );
+        let swapped = portolan(&["-t", "who", "80"]);
+        assert!(
+            stderr(&swapped).contains("`portolan who 80`"),
+            "{}",
+            stderr(&swapped)
         );
         let meant = portolan(&["list", "lst"]);
         assert_eq!(meant.status.code(), Some(1));

@@ -66,7 +66,7 @@ pub(crate) struct Args {
     /// Print comma-separated values (RFC 4180)
     #[arg(long, conflicts_with = "output", help_heading = "Output")]
     csv: bool,
-    /// Print only `PROTOCOL ADDRESS:PORT`, each once
+    /// Print only `PROTOCOL ADDRESS:PORT`, of a connection its remote end too, each once
     #[arg(
         short,
         long,

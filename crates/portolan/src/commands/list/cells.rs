@@ -46,7 +46,7 @@ pub(super) enum Cell {
 pub(super) struct Show {
     /// Connections are among the rows.
     pub(super) connections: bool,
-    /// Several spaces are among the rows.
+    /// Another space than the host's is among the rows.
     pub(super) spaces: bool,
     /// Everything.
     pub(super) wide: bool,

@@ -20,7 +20,7 @@ use std::path::Path;
 use portolan_core::registry::Services;
 use portolan_host::select::{HostNames, Matcher, Selection};
 use portolan_host::{
-    Family, ProtocolSet, Query, Snapshot, SocketProtocol, SpaceError, SpaceSelect, State, StateSet,
+    Family, ProtocolSet, Query, Snapshot, SocketProtocol, SpaceError, SpaceName, SpaceSelect, State, StateSet,
 };
 
 pub(crate) use args::Args;
@@ -48,6 +48,12 @@ pub(crate) fn run(args: &Args, verbose: bool, named: bool, output: &mut Output) 
     let wanted = Wanted::new(args, &services)?;
     let snapshot = Snapshot::take(&wanted.query(args)).map_err(space_failure)?;
     let rows = wanted.rows(&snapshot, &services, args);
+    if rows.is_empty()
+        && !named
+        && let Some(failure) = slip(&args.filter)
+    {
+        return Err(failure);
+    }
 
     let look = Look {
         width: terminal::width(),
@@ -68,10 +74,11 @@ pub(crate) fn run(args: &Args, verbose: bool, named: bool, output: &mut Output) 
         named_protocols: !args.protocols().is_empty(),
         marks_unseen: wanted.marks_unseen(&snapshot),
     });
-    if !rows.is_empty() {
-        return Ok(Answer::Yes);
-    }
-    wanted.nothing(args, named, &snapshot)
+    Ok(if rows.is_empty() {
+        wanted.nothing(args, &snapshot)
+    } else {
+        Answer::Yes
+    })
 }
 
 impl Wanted {
@@ -141,7 +148,9 @@ impl Wanted {
         let format = args.format();
         let show = Show {
             connections: self.shows_connections(),
-            spaces: snapshot.spaces.len() > 1,
+            spaces: rows
+                .sockets()
+                .any(|index| snapshot.space(snapshot.sockets[index].space).name != SpaceName::Host),
             wide: matches!(format, Format::Wide | Format::Csv),
             info: args.info,
         };
@@ -186,18 +195,7 @@ impl Wanted {
     }
 
     /// Says that nothing was found, and of what.
-    fn nothing(&self, args: &Args, named: bool, snapshot: &Snapshot) -> Result<Answer, Failure> {
-        if let ([first, rest @ ..], false) = (args.filter.as_slice(), named)
-            && let Some(command) = similar_command(first)
-        {
-            return Err(Failure::Usage(format!(
-                "there is no command {first}, and no socket fits it as a filter; did you mean `portolan \
-                 {command}{}`? (as a filter: portolan list {first})",
-                rest.iter()
-                    .map(|word| format!(" {}", footer::shortened(word)))
-                    .collect::<String>(),
-            )));
-        }
+    fn nothing(&self, args: &Args, snapshot: &Snapshot) -> Answer {
         nothing::say_nothing(
             &args.filter,
             self.protocols,
@@ -205,10 +203,25 @@ impl Wanted {
             args.space.as_deref(),
             snapshot,
         );
-        let narrowed =
-            !self.selection.is_everything() || !args.protocols().is_empty() || args.states().is_some();
-        Ok(if narrowed { Answer::No } else { Answer::Yes })
+        let options = !args.protocols().is_empty() || args.states().is_some() || args.family().is_some();
+        if options || !self.selection.is_everything() {
+            Answer::No
+        } else {
+            Answer::Yes
+        }
     }
+}
+
+/// A filter that fits nothing and looks like a command: a slip of the finger, or options before the command.
+fn slip(filter: &[String]) -> Option<Failure> {
+    let (first, rest) = filter.split_first()?;
+    let command = similar_command(first)?;
+    let rest = rest.iter().map(|word| format!(" {}", footer::shortened(word)));
+    Some(Failure::Usage(format!(
+        "no socket fits `{first}`; did you mean the command `portolan {command}{}`? (options come after its name; \
+         for a filter write portolan list {first})",
+        rest.collect::<String>(),
+    )))
 }
 
 /// `tcp 0.0.0.0:80`, each once.

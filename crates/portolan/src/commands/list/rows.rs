@@ -179,11 +179,20 @@ fn packed_key(socket: &Socket) -> u128 {
         Some(IpAddr::V6(address)) => 1 << 32 | (u128::from(address) >> 96) as u64,
         None => 0,
     };
+    // Between two IPv4 addresses the key leaves only the peer's port open, and has room for it.
+    let remote_port = match &socket.remote {
+        Some(SocketAddress::Inet {
+            address: IpAddr::V4(_),
+            port,
+        }) => port.get(),
+        _ => 0,
+    };
     u128::from(port) << 104
         | (socket.protocol as u128) << 96
         | (socket.state as u128) << 88
-        | u128::from(ends(Some(&socket.local))) << 44
-        | u128::from(ends(socket.remote.as_ref()))
+        | u128::from(ends(Some(&socket.local))) << 55
+        | u128::from(ends(socket.remote.as_ref())) << 22
+        | u128::from(remote_port) << 6
 }
 
 fn compare_ends(a: &SocketAddress, b: &SocketAddress) -> Ordering {

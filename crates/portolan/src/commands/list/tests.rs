@@ -283,6 +283,39 @@ fn no_process_name_steers_the_terminal() {
 }
 
 #[test]
+fn spaces_have_a_column_where_there_is_another_than_the_hosts() {
+    let mut machine = machine();
+    machine
+        .spaces
+        .push(Space::new(SpaceName::Mounted("blue".to_owned()), 7));
+    let args = Line::try_parse_from(["list"]).unwrap().args;
+    let services = Services::built_in();
+    let wanted = Wanted::new(&args, &services).unwrap();
+    let look = Look {
+        width: None,
+        colour: false,
+        headers: true,
+        unicode: true,
+    };
+    let print = |machine: &Snapshot| {
+        let rows = wanted.rows(machine, &services, &args);
+        let mut out = Vec::new();
+        wanted
+            .write(&args, look, machine, &services, &rows, &mut out)
+            .unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert!(!print(&machine).contains("SPACE"));
+    // The same process, the same port, in another space: not one row.
+    machine.sockets[1].space = SpaceId(1);
+    let text = print(&machine);
+    assert!(
+        text.contains("SPACE") && text.contains("blue") && !text.contains("0.0.0.0:80,"),
+        "{text}"
+    );
+}
+
+#[test]
 fn quiet_prints_addresses_alone() {
     let (text, _) = printed("-q 80 53", None, false);
     assert_eq!(
