@@ -18,7 +18,7 @@
 //! use portolan_core::wire::{Dissection, LinkType, TcpFlags, Transport};
 //!
 //! let bytes = [
-//!     0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0x66, 0xBD, 192, 168, 1, 10, 93, 184, 216, 34, // IPv4
+//!     0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0x43, 0x43, 192, 168, 1, 10, 93, 184, 216, 34, // IPv4
 //!     0xD4, 0x31, 0x01, 0xBB, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xFA, 0xF0, 0, 0, 0, 0, // TCP
 //! ];
 //! let packet = Dissection::of(LinkType::Ip, &bytes);

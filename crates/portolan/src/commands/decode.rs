@@ -247,9 +247,9 @@ impl<'a> Printer<'a> {
         self.printed += 1;
         if self.args.json {
             let before: &[u8] = if self.printed == 1 {
-                b"{\"version\":1,\"packets\":[\n"
+                b"{\"version\":1,\"packets\":["
             } else {
-                b",\n"
+                b","
             };
             output.write_all(before)?;
             json::packet(packet, self.args.bytes, self.services, output)

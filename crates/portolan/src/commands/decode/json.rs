@@ -24,7 +24,6 @@ struct PacketJson<'a> {
     ip: Option<IpJson>,
     transport: Option<TransportJson<'a>>,
     fault: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<Vec<FieldJson>>,
 }
 
@@ -156,7 +155,7 @@ pub(super) fn packet(
 
 /// Closes the list of packets and the document.
 pub(super) fn end_of_packets(losses: &Losses, output: &mut impl Write) -> io::Result<()> {
-    output.write_all(b"\n],\"damaged_blocks\":")?;
+    output.write_all(b"],\"damaged_blocks\":")?;
     serde_json::to_writer(&mut *output, &losses.damaged_blocks)?;
     output.write_all(b",\"broken_off\":")?;
     serde_json::to_writer(&mut *output, &losses.broken_off.as_ref().map(said))?;
