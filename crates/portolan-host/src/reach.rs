@@ -73,6 +73,16 @@ impl BindReach {
         Some(Self { scope, device })
     }
 
+    /// Whether the two together reach as far as a dual-stack socket: one every IPv4 address, the other every
+    /// IPv6 address.
+    #[must_use]
+    pub fn completes(&self, other: &Self) -> bool {
+        let families = [self.scope, other.scope];
+        families.contains(&BindScope::EveryIpv4)
+            && families.contains(&BindScope::EveryIpv6)
+            && self.device == other.device
+    }
+
     /// Whether anything outside of the machine can reach the socket as far as its address goes.
     #[must_use]
     pub const fn is_open(&self) -> bool {

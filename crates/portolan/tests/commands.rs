@@ -41,6 +41,10 @@ fn every_command_shows_examples() {
             examples.is_some_and(|text| text.contains("portolan")),
             "{name} --help has no examples:\n{help}"
         );
+        // Text that is wider would be wrapped in the middle of its own lines.
+        for line in examples.unwrap().lines() {
+            assert!(line.chars().count() < 80, "{name}: {line}");
+        }
     }
 }
 

@@ -26,13 +26,14 @@ use crate::services;
 #[command(after_help = "Examples:
   portolan decode capture.pcapng              a line for each packet
   tcpdump -w - port 443 | portolan decode -   as they come
-  portolan decode --flows capture.pcap        who spoke with whom, and what became of it
-  portolan decode --bytes --limit 1 x.pcap    the first packet's headers, bit by bit
+  portolan decode --flows capture.pcap        who spoke with whom
+  portolan decode --bytes --limit 1 x.pcap    the first packet, bit by bit
   portolan decode 45000028000040004006...     a packet in hexadecimal
   portolan decode --ndjson big.pcap           a JSON object for each packet
 
-Exit code: 0 if all could be read; 2 if the input is neither a capture nor hexadecimal text; 3 if it must not
-be read; 4 if it ends or breaks off in the middle (what was whole is shown) or reading fails.")]
+Exit code: 0 if all could be read; 2 if the input is neither a capture nor
+hexadecimal text; 3 if it must not be read; 4 if it ends or breaks off in the
+middle (what was whole is shown) or reading fails.")]
 pub(crate) struct Args {
     /// A capture file, a packet in hexadecimal, or - for standard input
     #[arg(value_name = "FILE|HEX|-", allow_hyphen_values = true)]

@@ -20,14 +20,15 @@ use crate::services;
 /// gives is the one that other commands show and take, but it hides nothing here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  portolan name 443              every service on port 443, whatever the protocol
+  portolan name 443              every service on port 443, any protocol
   portolan name 443/udp          of UDP alone
   portolan name https            the ports of a service, by name or alias
   portolan name 'ssh*' '*sql?'   every name that fits a pattern
   portolan name 8000-8100        every named port of a range
   portolan name --json x11       for programs
 
-Exit code: 0 if anything was found, 1 if nothing was, 2 if an argument cannot be read.")]
+Exit code: 0 if anything was found, 1 if nothing was, 2 if an argument cannot
+be read.")]
 pub(crate) struct Args {
     /// Ports, ranges, service names or patterns with * and ?; each may end in /PROTOCOL
     #[arg(required = true, value_name = "WHAT")]

@@ -18,17 +18,19 @@ use crate::services;
 #[command(after_help = "Examples:
   portolan parse 443                       a port
   portolan parse https domain/udp          services
-  portolan parse 22,80-443,https           a set of ports; 1-1024,!22 leaves one out
-  portolan parse 10.0.0.1:80 [::1]:53/udp  addresses with ports; *:80 and :80 are every address
-  portolan parse http://host:8080/api      a URL; without a port it is the scheme's
+  portolan parse 22,80-443,https           a set of ports, and 1-1024,!22
+  portolan parse 10.0.0.1:80 [::1]:53/udp  addresses with ports
+  portolan parse http://host:8080/api      a URL, with its scheme's port
   portolan parse 127.0.0.1:8080:80/udp     a mapping, as docker run -p takes it
-  portolan parse -- -1                     what begins with a hyphen goes behind --
+  portolan parse -- -1                     what begins with a hyphen
 
-With :// it is a URL; a whole IP address is an address, so 2001:db8::1:443 has no port; with a colon it is a
-mapping if ports stand first or there are more colons, else host and port; with a comma, or ! first, a set of
-ports; digits are a port or a range; all else is the name of a service.
+With :// it is a URL; a whole IP address is an address, so 2001:db8::1:443 has
+no port; with a colon it is a mapping if ports stand first or there are more
+colons, else host and port; with a comma, or ! first, a set of ports; digits
+are a port or a range; all else is the name of a service.
 
-Exit code: 0 if all can be read, 2 if one cannot; then nothing is printed but what is wrong with it.")]
+Exit code: 0 if all can be read, 2 if one cannot; then nothing is printed but
+what is wrong with it.")]
 pub(crate) struct Args {
     /// A port, service, set of ports, address, host and port, URL or mapping
     #[arg(required = true, value_name = "NOTATION")]

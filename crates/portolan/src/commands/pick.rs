@@ -22,19 +22,22 @@ use crate::services;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   portolan pick                          one free TCP port
-  portolan pick 3 --both                 three ports that are free for TCP and for UDP
+  portolan pick 3 --both                 three ports free for both protocols
   portolan pick --range 8000-8100,!8080  one of these
-  portolan pick --address 127.0.0.1      free on this address, whoever has it on others
+  portolan pick --address 127.0.0.1      free on this address at least
   portolan pick --hold -- server --port {}
   portolan pick 2 --hold -- server --http {1} --admin {2}
 
-The program that --hold runs gets its sockets as systemd gives them, by sd_listen_fds(3): LISTEN_FDS is their
-number, LISTEN_PID its process id, LISTEN_FDNAMES their names (tcp-PORT, udp-PORT, with colons between), and
-they are the descriptors from 3 on: TCP's listening, UDP's bound, with --both a port's TCP socket before its
-UDP socket. In its arguments {} stands for the first port, {1}, {2} and so on for each.
+The program that --hold runs gets its sockets as systemd gives them, by
+sd_listen_fds(3): LISTEN_FDS is their number, LISTEN_PID its process id,
+LISTEN_FDNAMES their names (tcp-PORT, udp-PORT, with colons between), and they
+are the descriptors from 3 on: TCP's listening, UDP's bound, with --both a
+port's TCP socket before its UDP socket. In its arguments {} stands for the
+first port, {1}, {2} and so on for each.
 
-Exit code: 0 if enough ports are free, 1 if not, 2 for usage, 3 if privileged ports would be needed, 4 if the
-system failed; with --hold the program's own, 126 if it cannot be executed, 127 if it is not found.")]
+Exit code: 0 if enough ports are free, 1 if not, 2 for usage, 3 if privileged
+ports would be needed, 4 if the system failed; with --hold the program's own,
+126 if it cannot be executed, 127 if it is not found.")]
 pub(crate) struct Args {
     /// How many ports
     #[arg(default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]

@@ -110,26 +110,28 @@ const EXAMPLES: &str = "Examples:
   portolan --state time-wait --sort remote
   portolan --json --udp             for programs
 
-Exit code: 0 if anything is shown or no filter was given, 1 if nothing fits the filter, 2 for a wrong
-filter or option, 3 if not permitted, 4 if the system failed.";
+Exit code: 0 if anything is shown or no filter was given, 1 if nothing fits the
+filter, 2 for a wrong filter or option, 3 if not permitted, 4 if the system
+failed.";
 
 const DETAILS: &str = "Filters:
-  8080  8000-8100  22,80-443,https  53/udp    a port of either end
-  10.0.0.5  10.0.0.0/8  ::1  fe80::1%eth0     an address of either end, as the kernel holds it
-  10.0.0.5:80  [::1]:80  :80  *:80            both
-  tcp  udp  …                                 a protocol
-  nginx  'php*'  www-data  sshd.service       a process, user, unit or container (any of them)
-  process:X user:X unit:X container:X pid:N   one of them only
-  https                                       a service's port, or a holder of that name
+  8080  8000-8100  22,80-443,https  53/udp   a port of either end
+  10.0.0.5  10.0.0.0/8  ::1  fe80::1%eth0    an address of either end
+  10.0.0.5:80  [::1]:80  :80  *:80           both
+  tcp  udp  …                                a protocol
+  nginx  'php*'  www-data  sshd.service      a process, user, unit, container
+  process:X user:X unit:X container:X pid:N  one of them only
+  https                                      a service's port, or a holder
 
-  Filters of one kind (port, address, protocol, holder) are alternatives; different kinds must all fit.
+Filters of one kind (port, address, protocol, holder) are alternatives;
+different kinds must all fit.
 
 Expressions are those of ss(8), unchanged, as one argument or several:
   state STATE, exclude STATE                  first; as for --state
-  src HOST  dst HOST                          10.0.0.0/8, [::1]:ssh, *:80, unix:/run/*, a host name
-  sport OP :PORT  dport OP :PORT              = != < > <= >=, or eq ne lt gt le ge
+  src HOST  dst HOST                          10.0.0.0/8, [::1]:ssh, *:80, a name
+  sport OP :PORT  dport OP :PORT              = != < > <= >= or eq ne lt gt le ge
   dev NAME  fwmark MARK/MASK  cgroup PATH  autobound
-  not, and, or, ( )                           or ! && ||; and and or have one rank, from left to right
+  not, and, or, ( )                           or ! && ||, from left to right
   Filters as above may stand as tests: 'nginx and not src 127.0.0.0/8'.
 
 Examples:
@@ -141,11 +143,13 @@ Examples:
   portolan --state time-wait --sort remote
   portolan --json --udp             for programs
 
-On a terminal too narrow for the table, cells wrap; then UNIT/CONTAINER, USER, SERVICE, REACH and others
-are left out in that order, and said. A pipe gets whole lines, one a row, unless COLUMNS is set.
+On a terminal too narrow for the table, cells wrap; then UNIT/CONTAINER, USER,
+SERVICE, REACH and others are left out in that order, and said. A pipe gets
+whole lines, one a row, unless COLUMNS is set.
 
-Exit code: 0 if anything is shown or no filter was given, 1 if nothing fits the filter, 2 for a wrong
-filter or option, 3 if not permitted, 4 if the system failed.";
+Exit code: 0 if anything is shown or no filter was given, 1 if nothing fits the
+filter, 2 for a wrong filter or option, 3 if not permitted, 4 if the system
+failed.";
 
 /// How the sockets are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

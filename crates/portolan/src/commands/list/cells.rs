@@ -223,29 +223,29 @@ impl<'a> Source<'a> {
         stacked(out, self.look, parts)
     }
 
-    /// One reach if all addresses of the row have the same, else each beside its address.
+    /// One reach if all addresses of the row have the same or share out the families between them, else each
+    /// beside its address.
     fn write_reaches(&self, sockets: &[u32], space: &Space, out: &mut String) -> fmt::Result {
-        let reach = |socket| match BindReach::of(socket, space) {
-            Some(reach) => reach.to_string(),
-            None => String::new(),
-        };
-        if let [index] = sockets {
-            return match BindReach::of(&self.snapshot.sockets[*index as usize], space) {
-                Some(reach) => write!(out, "{reach}"),
+        let mut reaches = Vec::<(&Socket, Option<BindReach>)>::new();
+        for socket in self.each(sockets) {
+            if reaches.last().is_none_or(|(last, _)| last.local != socket.local) {
+                reaches.push((socket, BindReach::of(socket, space)));
+            }
+        }
+        if let [(_, Some(first)), (_, Some(second))] = reaches.as_slice()
+            && first.completes(second)
+        {
+            out.push_str("every address");
+            return match &first.device {
+                Some(device) => write!(out, " of {device}"),
                 None => Ok(()),
             };
         }
-        let mut texts = Vec::<(&Socket, String)>::new();
-        for socket in self.each(sockets) {
-            if texts.last().is_none_or(|(last, _)| last.local != socket.local) {
-                texts.push((socket, reach(socket)));
-            }
+        let text = |reach: &Option<BindReach>| reach.as_ref().map_or_else(String::new, BindReach::to_string);
+        if reaches.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+            reaches.truncate(1);
         }
-        let same = texts.windows(2).all(|pair| pair[0].1 == pair[1].1);
-        if same {
-            texts.truncate(1);
-        }
-        stacked(out, self.look, texts.into_iter().map(|(_, text)| text))
+        stacked(out, self.look, reaches.iter().map(|(_, reach)| text(reach)))
     }
 
     fn owners(&self, socket: usize) -> &'a [Owner] {

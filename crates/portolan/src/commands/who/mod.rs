@@ -63,11 +63,12 @@ const EXAMPLES: &str = "Examples:
   portolan who https 53/udp         several ports, by name or number
   portolan who 8080 --kill          ask, then end the holder with SIGTERM
   portolan who 8080 --kill=KILL --yes
-  portolan who 8080 --close-socket  close the sockets, leave the program running
+  portolan who 8080 --close-socket  close the sockets, not the program
   portolan who 8080 --json | jq '.holders[].pid'
 
-Exit code: 0 if somebody holds one of the ports, 1 if nobody does (or the answer to the question was no),
-2 for a wrong command line, 3 if not permitted, 4 if the system failed.";
+Exit code: 0 if somebody holds one of the ports, 1 if nobody does (or the
+answer to the question was no), 2 for a wrong command line, 3 if not permitted,
+4 if the system failed.";
 
 pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Answer, Failure> {
     let (services, services_warning) = services::load(Path::new(services::FILE));
