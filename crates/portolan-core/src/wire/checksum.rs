@@ -173,26 +173,32 @@ const fn add(a: u16, b: u16) -> u16 {
 ///
 /// The words are added in the machine's order and the sum is turned once at the end, which gives the
 /// same (RFC 1071, section 2 (B)); four at a time, since 2¹⁶ = 1 modulo 2¹⁶ - 1 lets wider words stand for
-/// their halves. Each of the eight lanes takes one 32-bit word in 32 bytes, so it overflows only
-/// after 2³² of them: 128 GiB.
+/// their halves. Lanes of 128 bits take every carry, and four of them do not wait for each other.
 fn sum_of(bytes: &[u8]) -> u16 {
     let (blocks, rest) = bytes.as_chunks::<32>();
-    let mut lanes = [0u64; 8];
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
+    let mut sum = 0u128;
+    if !blocks.is_empty() {
+        let mut lanes = [0u128; 4];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for (lane, word) in lanes.iter_mut().zip(words) {
+                *lane += u128::from(u64::from_ne_bytes(*word));
+            }
         }
+        sum = lanes.iter().sum();
     }
-    let mut sum: u64 = lanes.iter().map(|lane| (lane >> 32) + (lane & 0xFFFF_FFFF)).sum();
-    let (words, rest) = rest.as_chunks::<4>();
+    let (words, rest) = rest.as_chunks::<8>();
     for word in words {
-        sum += u64::from(u32::from_ne_bytes(*word));
+        sum += u128::from(u64::from_ne_bytes(*word));
     }
-    let mut last = [0u8; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    sum += u64::from(u32::from_ne_bytes(last));
-    fold(sum).to_be()
+    if !rest.is_empty() {
+        let mut last = [0u8; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        sum += u128::from(u64::from_ne_bytes(last));
+    }
+    // The high half is the number of carries: no slice has 2⁶³ bytes, so it stays far below overflow.
+    let (high, low) = ((sum >> 64) as u64, sum as u64);
+    fold((low >> 32) + (low & 0xFFFF_FFFF) + high).to_be()
 }
 
 /// The 16-bit one's complement sum of the four 16-bit parts.
