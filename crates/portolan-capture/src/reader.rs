@@ -211,6 +211,13 @@ impl<R: Read> CaptureReader<R> {
         }
     }
 
+    /// Whether all that was read so far has been given out, so that the next packet has to be waited for. Who
+    /// shows packets as they come shows them before waiting.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.end - self.start == self.pending
+    }
+
     /// How many damaged blocks were passed over.
     #[must_use]
     pub fn damaged(&self) -> u64 {

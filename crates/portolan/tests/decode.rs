@@ -301,7 +301,7 @@ fn flows_sum_both_directions_and_say_what_became_of_them() {
 
     let output = decode(&["--flows", "--max-flows", "1", path]);
     assert!(
-        stdout(&output).contains("1 packets (28 bytes) of further flows were not kept"),
+        stdout(&output).contains("not kept: 1 packet (28 bytes) of further flows"),
         "{}",
         stdout(&output)
     );
@@ -331,8 +331,7 @@ fn a_cut_capture_shows_what_is_whole_and_says_where_it_ends() {
     assert_eq!(output.status.code(), Some(4));
     assert_eq!(stdout(&output).lines().count(), 1);
     assert!(
-        stderr(&output)
-            .contains("ends inside a record at 80: 56 bytes needed, 49 present; 1 packets were read")
+        stderr(&output).contains("ends inside a record at 80: 56 bytes needed, 49 present; 1 packet before")
     );
     let output = decode(&["--json", path.to_str().unwrap()]);
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -383,6 +382,7 @@ fn hostile_input_is_refused_in_one_line() {
     assert!(refused(&decode(&["ffffffffffff"]), 2).contains("--link"));
     assert!(refused(&decode(&["\u{1b}[2J"]), 2).contains(r"\x1b[2J"));
     assert!(refused(&decode(&[""]), 2).contains("no hexadecimal digit"));
+    assert!(refused(&decode(&["--flow"]), 2).contains("--flows"));
     assert!(refused(&decode(&["--link", "carrier-pigeon", "00"]), 2).contains("ethernet"));
     let long = "x".repeat(100_000);
     assert!(refused(&decode(&[&long]), 2).contains("more)"));
@@ -438,4 +438,38 @@ fn a_file_that_must_not_be_read_is_code_3_and_a_closed_pipe_a_normal_end() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+}
+
+#[test]
+fn packets_are_shown_as_they_come() {
+    use std::io::{BufRead as _, BufReader};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    let mut child = command(&["-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let (sender, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in stdout.lines() {
+            sender.send(line.unwrap()).unwrap();
+        }
+    });
+    let file = pcap(101, &[bytes(SYN), bytes(SYN)]);
+    let first = 24 + 16 + 40;
+    for part in [&file[..first], &file[first..]] {
+        stdin.write_all(part).unwrap();
+        // The input is still open. A minute is for the case that nothing ever comes.
+        let line = lines
+            .recv_timeout(Duration::from_secs(60))
+            .expect("a line for each packet");
+        assert!(line.contains("tcp SYN"), "{line}");
+    }
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    reader.join().unwrap();
 }

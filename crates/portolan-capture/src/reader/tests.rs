@@ -211,6 +211,17 @@ fn a_damaged_block_is_counted_and_passed_over() {
 }
 
 #[test]
+fn a_reader_says_when_it_has_to_wait() {
+    let file = pcap(0xA1B2_C3D4, 1, false, &[(1, 0, 2, &[1, 2]), (2, 0, 1, &[3])]);
+    let mut reader = CaptureReader::new(&file[..]).unwrap();
+    assert!(!reader.is_drained());
+    reader.next_frame().unwrap();
+    assert!(!reader.is_drained());
+    reader.next_frame().unwrap();
+    assert!(reader.is_drained());
+}
+
+#[test]
 fn what_is_no_capture_is_said_to_be_none() {
     for bytes in [&b""[..], b"GET", b"\0\0\0\0\0\0\0\0", b"hello, world"] {
         assert!(matches!(read(bytes).1, Some(CaptureError::NotACapture)));

@@ -36,7 +36,7 @@ hexadecimal text; 3 if it must not be read; 4 if it ends or breaks off in the
 middle (what was whole is shown) or reading fails.")]
 pub(crate) struct Args {
     /// A capture file, a packet in hexadecimal, or - for standard input
-    #[arg(value_name = "FILE|HEX|-", allow_hyphen_values = true)]
+    #[arg(value_name = "FILE|HEX|-")]
     input: String,
     /// Sum the packets up by four-tuple
     #[arg(long, conflicts_with = "bytes")]
@@ -144,6 +144,10 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
         if args.limit.is_some_and(|limit| count >= limit) {
             break input.losses(None);
         }
+        if input.source.is_drained() {
+            // Packets that come from elsewhere are shown as they come.
+            output.flush()?;
+        }
         match input.source.next() {
             Ok(None) => break input.losses(None),
             Err(error) => break input.losses(Some(error)),
@@ -175,9 +179,10 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
     match losses.broken_off {
         None => Ok(Answer::Yes),
         Some(error) => Err(Failure::System(format!(
-            "{}: {}; {count} packets were read",
+            "{}: {}; {} before",
             input.name,
-            said(&error)
+            said(&error),
+            packets(count)
         ))),
     }
 }
@@ -285,6 +290,15 @@ impl<'a> Printer<'a> {
             (true, false, true) => flows::ndjson(table, self.services, output),
             (true, false, false) => flows::table(table, self.start, self.args.utc, self.services, output),
         }
+    }
+}
+
+/// A number of packets, for people.
+fn packets(count: u64) -> String {
+    if count == 1 {
+        "1 packet".to_owned()
+    } else {
+        format!("{count} packets")
     }
 }
 

@@ -8,7 +8,7 @@ use portolan_core::wire::{IpProtocol, TcpFlags};
 use serde::Serialize;
 
 use super::text::name;
-use super::{Losses, said, seconds, utc};
+use super::{Losses, packets, said, seconds, utc};
 
 #[derive(Serialize)]
 struct FlowsJson<'a> {
@@ -139,8 +139,9 @@ fn not_kept(table: &FlowTable) -> Option<String> {
     let beyond = table.beyond();
     (beyond.packets > 0).then(|| {
         format!(
-            "{} packets ({} bytes) of further flows were not kept; --max-flows raises the ceiling",
-            beyond.packets, beyond.bytes
+            "not kept: {} ({} bytes) of further flows; --max-flows raises the ceiling",
+            packets(beyond.packets),
+            beyond.bytes
         )
     })
 }

@@ -113,6 +113,14 @@ impl Input {
 }
 
 impl Source {
+    /// Whether the next packet has to be waited for.
+    pub(super) fn is_drained(&self) -> bool {
+        match self {
+            Self::Capture(reader) => reader.is_drained(),
+            Self::Text { .. } => false,
+        }
+    }
+
     pub(super) fn next(&mut self) -> Result<Option<Packet<'_>>, CaptureError> {
         match self {
             Self::Capture(reader) => Ok(reader.next_frame()?.map(|frame| Packet {
