@@ -9,6 +9,8 @@
 //! Nothing here opens a file or captures from a device: a reader is an argument. Memory is bounded whatever
 //! the input is: by the longest record that is accepted, and by the number of flows that are kept.
 
+#![forbid(unsafe_code)]
+
 pub mod anatomy;
 mod flow;
 mod guess;

@@ -203,7 +203,7 @@ fn checksum(found: &Transport<'_>, ip: &IpPacket<'_>) -> String {
         Some(ChecksumState::Offloaded) => "offloaded: the device was to complete it",
         Some(ChecksumState::Wrong) => "wrong",
         Some(ChecksumState::Absent) => "none was made",
-        Some(ChecksumState::Unchecked) => "cannot be checked: not all of it was captured",
+        Some(ChecksumState::Unchecked) => "cannot be checked: not all that it covers is here",
         _ => "",
     };
     text.to_owned()

@@ -167,6 +167,8 @@ impl<'a> Transport<'a> {
         Some(match (valid, partial) {
             (true, _) => ChecksumState::Valid,
             (false, true) => ChecksumState::Offloaded,
+            // It covers the final destination, which is not in the fixed header yet.
+            (false, false) if ip.is_source_routed() => ChecksumState::Unchecked,
             (false, false) => ChecksumState::Wrong,
         })
     }
@@ -185,7 +187,8 @@ pub enum ChecksumState {
     Wrong,
     /// The sender made none (UDP over IPv4).
     Absent,
-    /// It cannot be checked: bytes are missing, or it covers several fragments.
+    /// It cannot be checked: bytes are missing, it covers several fragments, or the final destination of a
+    /// source-routed packet is not known.
     Unchecked,
 }
 

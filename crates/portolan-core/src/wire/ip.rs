@@ -113,6 +113,19 @@ impl<'a> IpPacket<'a> {
         }
     }
 
+    /// Whether the sender named places on the way (IPv4's source routes, IPv6's routing header) of which
+    /// some may still be ahead, so that the destination need not be the final one.
+    #[must_use]
+    pub fn is_source_routed(&self) -> bool {
+        match self {
+            Self::V4(packet) => packet.options().flatten().any(|option| option.is_source_route()),
+            Self::V6(packet) => packet
+                .extensions()
+                .flatten()
+                .any(|header| header.segments_left().is_some_and(|left| left > 0)),
+        }
+    }
+
     /// The pseudo header for the checksum of the transport protocol.
     #[must_use]
     pub fn pseudo_header(&self) -> PseudoHeader {
@@ -186,6 +199,24 @@ mod tests {
             (later.ports(), later.tcp_seq(), later.is_fragment()),
             (None, None, true)
         );
+    }
+
+    #[test]
+    fn a_route_with_places_ahead_is_seen() {
+        let mut four = [0u8; 24];
+        four[0] = 0x46;
+        four[3] = 24;
+        assert!(!IpPacket::parse(&four).unwrap().is_source_routed());
+        four[20..23].copy_from_slice(&[131, 3, 4]);
+        assert!(IpPacket::parse(&four).unwrap().is_source_routed());
+        let mut six = [0u8; 48];
+        six[0] = 0x60;
+        six[5] = 8;
+        six[6] = IpProtocol::ROUTING.get();
+        six[40] = IpProtocol::NO_NEXT_HEADER.get();
+        assert!(!IpPacket::parse(&six).unwrap().is_source_routed());
+        six[43] = 1;
+        assert!(IpPacket::parse(&six).unwrap().is_source_routed());
     }
 
     proptest! {

@@ -25,7 +25,7 @@ use crate::services;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   portolan decode capture.pcapng              a line for each packet
-  tcpdump -w - port 443 | portolan decode -   as they come
+  tcpdump -U -w - | portolan decode -         as they come
   portolan decode --flows capture.pcap        who spoke with whom
   portolan decode --bytes --limit 1 x.pcap    the first packet, bit by bit
   portolan decode 45000028000040004006...     a packet in hexadecimal
