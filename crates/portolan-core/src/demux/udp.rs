@@ -53,12 +53,32 @@ impl PortTable {
             .filter(move |&socket| self.candidate(socket).hears(device))
     }
 
-    /// The connected socket that Linux finds by the four-tuple at once; of several the latest.
+    /// The connected socket that Linux finds by the four-tuple at once.
+    ///
+    /// Of several that is the latest, unless the first of all sockets on the address is one of them: the
+    /// kernel looks at that one before all else (`udp_v4_early_demux`).
     fn connected(&self, tuple: &FourTuple, device: Option<Device>) -> Option<u32> {
-        self.connected_all(tuple, device)
-            .filter_map(|socket| Some((self.fast_flow_order(socket)?, socket)))
-            .max()
-            .map(|(_, socket)| socket)
+        let found = self.find_flow(Transport::Udp, tuple)?;
+        let sockets = match &found {
+            Found::One(socket) => std::slice::from_ref(socket),
+            Found::Ask(sockets) => sockets,
+        };
+        let hears = |socket: u32| self.candidate(socket).hears(device);
+        if let &[socket] = sockets
+            && self.fast_flow_order(socket).is_some()
+        {
+            return hears(socket).then_some(socket);
+        }
+        let (port, address) = (tuple.local().port(), tuple.local().ip());
+        self.first_on(Transport::Udp, port, address)
+            .filter(|&first| sockets.contains(&first) && hears(first))
+            .or_else(|| {
+                let fast = sockets
+                    .iter()
+                    .filter(|&&socket| hears(socket))
+                    .filter_map(|&socket| Some((self.fast_flow_order(socket)?, socket)));
+                fast.max().map(|(_, socket)| socket)
+            })
     }
 
     fn on_address(&self, tuple: &FourTuple, device: Option<Device>) -> Option<(u32, Reason)> {

@@ -29,7 +29,8 @@ impl PortTable {
     /// # Errors
     /// If `listener` does not listen, or the ends are not of one family.
     pub fn accept(&mut self, listener: SocketId, connection: Accepted) -> Result<SocketId, StateError> {
-        let listening = *self.claim_of(self.index(listener)?);
+        let listener = self.index(listener)?;
+        let listening = *self.claim_of(listener);
         if listening.state != State::Listening {
             return Err(StateError::NotListening);
         }
@@ -50,6 +51,10 @@ impl PortTable {
         let index = self.sockets.insert();
         self.adopt(index, &claim);
         self.enter_flow(index, &tuple);
+        if let Some(extras) = self.extras.get(&listener) {
+            let inherited = extras.inherited();
+            self.extras.insert(index, inherited);
+        }
         Ok(self.sockets.id(index))
     }
 }

@@ -18,27 +18,48 @@ impl PortTable {
     /// [`BindAddressNoPort`](super::SocketOption::BindAddressNoPort) leaves the choice to connect or listen.
     ///
     /// # Errors
-    /// [`BindError`], after which the socket is as it was. The checks come in the order in which Linux
-    /// makes them.
+    /// [`BindError`], after which the socket is as it was, except that it has lost the address of an
+    /// earlier bind without a port. The checks come in the order in which Linux makes them.
     pub fn bind(&mut self, id: SocketId, local: SocketAddr, choice: PortChoice) -> Result<Port, BindError> {
         let index = self.index(id)?;
         let claim = *self.claim_of(index);
         let extras = self.extras.get(&index);
         let late = extras.is_some_and(|extras| extras.bind_address_no_port);
         let mut wanted = self.admit(&claim, local, extras)?;
-        if wanted.is_bound() {
-            self.check(&wanted, None)?;
-            wanted.port_locked = true;
-        } else if late {
+        if !wanted.is_bound() && late {
             self.adopt(index, &wanted);
             return Ok(Port::ZERO);
-        } else {
-            wanted.port = self.choose_bound(index, choice, |table, port| {
-                table.is_free(&Claim { port, ..wanted })
-            })?;
         }
-        self.take_port(index, &wanted);
-        Ok(wanted.port)
+        match self.find_port(index, &wanted, choice) {
+            Ok(port) => {
+                wanted.port_locked = wanted.is_bound();
+                wanted.port = port;
+                self.take_port(index, &wanted);
+                Ok(port)
+            }
+            Err(error) => {
+                self.forget_address(index);
+                Err(error)
+            }
+        }
+    }
+
+    /// The port that was asked for, if it may be had, or an automatic one.
+    fn find_port(&mut self, index: u32, wanted: &Claim, choice: PortChoice) -> Result<Port, BindError> {
+        if wanted.is_bound() {
+            self.check(wanted, None)?;
+            return Ok(wanted.port);
+        }
+        let is_free = |table: &Self, port| table.is_free(&Claim { port, ..*wanted });
+        Ok(self.choose_bound(index, choice, is_free)?)
+    }
+
+    /// A bind that finds its port taken loses the address that an earlier bind without a port left: Linux
+    /// writes the new address before it asks for the port, and clears it if the port is refused.
+    fn forget_address(&mut self, index: u32) {
+        let claim = *self.claim_of(index);
+        let address = wildcard(claim.family);
+        self.adopt(index, &Claim { address, ..claim });
     }
 
     /// All checks of a bind except for the conflict: what the socket would claim.
@@ -79,8 +100,8 @@ impl PortTable {
             }
         }
         wanted.port = port;
-        // ::ffff:0.0.0.0 is locked too: it is no wildcard of its family.
-        wanted.address_locked = wanted.address != wildcard(claim.family);
+        // ::ffff:0.0.0.0 is locked too: it is no wildcard of its family. A lock of an earlier bind stays.
+        wanted.address_locked |= wanted.address != wildcard(claim.family);
         Ok(wanted)
     }
 

@@ -64,18 +64,42 @@ impl PortTable {
             wanted.address = source.to_canonical();
         }
         let remote = concrete(&wanted, remote);
-        if claim.is_bound() {
-            self.check_flow(&wanted, remote)?;
-        } else {
-            wanted.port = self.choose_connected(index, wanted.address, remote, choice, |table, port| {
-                table.is_shareable(&Claim { port, ..wanted }, remote)
-            })?;
-            wanted.by_connect = true;
+        four_tuple(&wanted, remote)?;
+        match self.find_flow_port(index, &wanted, remote, choice) {
+            Ok(port) => {
+                wanted.by_connect |= !claim.is_bound();
+                wanted.port = port;
+                let tuple = four_tuple(&wanted, remote)?;
+                self.adopt(index, &wanted);
+                self.enter_flow(index, &tuple);
+                Ok(port)
+            }
+            Err(error) => {
+                // A socket that asked for ::ffff:0.0.0.0 keeps the address that it was about to use:
+                // its address is locked, so Linux does not reset it to a wildcard.
+                if claim.address_locked {
+                    let address = wanted.address;
+                    self.adopt(index, &Claim { address, ..claim });
+                }
+                Err(error)
+            }
         }
-        let tuple = four_tuple(&wanted, remote)?;
-        self.adopt(index, &wanted);
-        self.enter_flow(index, &tuple);
-        Ok(wanted.port)
+    }
+
+    /// The port of a connection: the one that the socket has, if the four-tuple is free, or an automatic one.
+    fn find_flow_port(
+        &mut self,
+        index: u32,
+        wanted: &Claim,
+        remote: SocketAddr,
+        choice: PortChoice,
+    ) -> Result<Port, ConnectError> {
+        if wanted.is_bound() {
+            self.check_flow(wanted, remote)?;
+            return Ok(wanted.port);
+        }
+        let is_free = |table: &Self, port| table.is_shareable(&Claim { port, ..*wanted }, remote);
+        Ok(self.choose_connected(index, wanted.address, remote, choice, is_free)?)
     }
 
     fn connect_udp(
@@ -107,10 +131,18 @@ impl PortTable {
             wanted.address = source.to_canonical();
         }
         let remote = concrete(&wanted, remote);
-        let tuple = four_tuple(&wanted, remote)?;
+        let tuple = match four_tuple(&wanted, remote) {
+            Ok(tuple) => Some(tuple),
+            // A dual-stack socket that had a native IPv6 remote keeps that local address when it
+            // connects to IPv4: Linux lets it, and no packet reaches it any more.
+            Err(_) => {
+                wanted.filter = Some(ipv6(remote.ip()));
+                None
+            }
+        };
         self.leave_flow(index);
         self.adopt(index, &wanted);
-        let hash = self.enter_flow(index, &tuple);
+        let hash = tuple.map_or(0, |tuple| self.enter_flow(index, &tuple));
         self.connected_udp(index, hash, narrows);
         Ok(wanted.port)
     }
@@ -215,6 +247,14 @@ fn concrete(claim: &Claim, remote: SocketAddr) -> SocketAddr {
         (_, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
     };
     SocketAddr::new(address, remote.port())
+}
+
+/// An address as IPv6 sockets write it.
+pub(super) fn ipv6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    }
 }
 
 fn four_tuple(claim: &Claim, remote: SocketAddr) -> Result<FourTuple, ConnectError> {

@@ -338,6 +338,12 @@ impl ConnectError {
     pub const fn errno(&self) -> Errno {
         match self {
             Self::NoSuchSocket(_) => Errno::EBADF,
+            // The stand-in that a socket on an IPv6 address has for an IPv4 one is no source of a route.
+            Self::AddressFamily {
+                remote: IpAddr::V4(_),
+                family: Family::Ipv6,
+                ..
+            } => Errno::EINVAL,
             Self::AddressFamily { .. } => Errno::EAFNOSUPPORT,
             Self::AlreadyConnected => Errno::EISCONN,
             Self::Unreachable { .. } => Errno::ENETUNREACH,

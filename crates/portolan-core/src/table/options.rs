@@ -43,6 +43,19 @@ pub(super) struct Extras {
     pub(super) joined: Vec<(IpAddr, Device)>,
 }
 
+impl Extras {
+    /// What an accepted connection has of its listener's.
+    pub(super) const fn inherited(&self) -> Self {
+        Self {
+            bind_address_no_port: self.bind_address_no_port,
+            port_range: self.port_range,
+            foreign_address: self.foreign_address,
+            multicast_joined_only: self.multicast_joined_only,
+            joined: Vec::new(),
+        }
+    }
+}
+
 impl PortTable {
     /// Sets an option, at any time: before bind, after it, on a listener or on a connection.
     ///

@@ -253,6 +253,24 @@ impl Records {
             })
     }
 
+    /// The first socket in scan order of those that hold exactly this address, connected ones too.
+    pub(super) fn first_on(&self, transport: Transport, port: Port, address: IpAddr) -> Option<u32> {
+        let shapes = self.port(transport, port).map_or(&[][..], |port| &port.shapes);
+        shapes
+            .iter()
+            .filter_map(|shape| {
+                let claim = Claim {
+                    address,
+                    ..shape.claim
+                };
+                // A shape of a wildcard, or of the other family, is not of this address.
+                let number = (claim.shape() == shape.claim).then(|| self.find(&claim))??;
+                self.records[number].scan_order.first_key_value()
+            })
+            .min()
+            .map(|(_, &socket)| socket)
+    }
+
     /// The records of receivers on exactly this address (`None`: on a wildcard).
     pub(super) fn receivers(&self, transport: Transport, port: Port, address: Option<IpAddr>) -> &[u32] {
         self.by_listing

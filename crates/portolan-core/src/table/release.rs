@@ -1,6 +1,7 @@
 //! Giving ports back: close, disconnect, shutdown.
 
 use super::claim::{Claim, Family, State, Transport, wildcard};
+use super::connect::ipv6;
 use super::error::{NoSuchSocket, StateError};
 use super::time_wait::TIME_WAIT;
 use super::{PortTable, SocketId};
@@ -98,11 +99,7 @@ impl PortTable {
             ..idle(&claim)
         };
         if claim.family == Family::Ipv6 {
-            free.filter = match remote {
-                Some(std::net::IpAddr::V4(remote)) => Some(remote.to_ipv6_mapped()),
-                Some(std::net::IpAddr::V6(remote)) => Some(remote),
-                None => claim.filter,
-            };
+            free.filter = remote.map(ipv6).or(claim.filter);
         }
         if !free.is_bound() {
             self.unseat(index);

@@ -81,6 +81,11 @@ impl PortTable {
         (fast.hash == Some(self.sockets[socket].flow_hash())).then_some(fast.order)
     }
 
+    /// The first in the order of the port of the sockets that hold this very address, connected or not.
+    pub(crate) fn first_on(&self, transport: Transport, port: u16, address: IpAddr) -> Option<u32> {
+        self.records.first_on(transport, port.into(), address)
+    }
+
     pub(crate) fn scan_order_of(&self, socket: u32) -> Option<Order> {
         self.seat_of(socket).map(|seat| seat.scan_order)
     }
