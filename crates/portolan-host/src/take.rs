@@ -51,11 +51,7 @@ impl Snapshot {
             warnings: std::mem::take(&mut read.warnings),
             ..Self::default()
         };
-        for protocol in read.unlisted.iter() {
-            snapshot
-                .warnings
-                .push(format!("this kernel does not list its {protocol} sockets"));
-        }
+        snapshot.unlisted = read.unlisted;
         let ownership = if query.owners {
             let mut finder = Finder::new(&widened, sources, &mut snapshot);
             let ownership = finder.attribute(&read);

@@ -30,7 +30,7 @@ impl fmt::Display for OwnerlessText<'_> {
             },
             (OwnerlessReason::OtherUser, Some(uid)) => write!(f, "hidden, of user {uid}"),
             (OwnerlessReason::OtherUser, None) => f.write_str("hidden, of another user"),
-            (OwnerlessReason::OtherPidNamespace, _) => f.write_str("hidden, outside this PID namespace"),
+            (OwnerlessReason::OtherPidNamespace, _) => f.write_str("hidden, in another PID namespace"),
             (OwnerlessReason::Kernel, _) => f.write_str("the kernel, or hidden by it"),
             (OwnerlessReason::Vanished, _) => f.write_str("closed meanwhile"),
             // A reason that this program does not know yet.
