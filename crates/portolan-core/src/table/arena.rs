@@ -11,6 +11,15 @@ pub struct SocketId {
     pub(super) generation: u32,
 }
 
+impl SocketId {
+    /// The place of the socket, for arrays beside the table: small numbers, one for each socket that exists,
+    /// given again after it is gone.
+    #[must_use]
+    pub const fn place(self) -> usize {
+        self.index as usize
+    }
+}
+
 /// What every socket costs. All that sockets have in common is in their claim's record; what only some
 /// have (a place in a list of receivers, rare options) is elsewhere.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +156,7 @@ mod tests {
         let again = arena.insert();
         arena[again].record = 0;
         assert_eq!(again, index);
+        assert_eq!(arena.id(again).place(), id.place());
         assert_eq!(arena.index(id), None);
         assert_eq!(arena.len(), 1);
     }
