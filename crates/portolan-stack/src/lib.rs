@@ -1,6 +1,7 @@
 //! A host's transport layer as a state machine: packets, time and calls in; packets, timers and events out.
 #![forbid(unsafe_code)]
 
+mod buffer;
 mod time;
 mod wheel;
 
