@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod tcp;
 mod time;
 mod wheel;
 
+pub use tcp::{CloseReason, CongestionControl, ConnectionInfo, Keepalive, ReadError, State, TcpConfig, WriteError};
 pub use time::{Duration, Instant};
