@@ -57,8 +57,8 @@ impl Connection {
         if news.advances {
             self.rearm(cx, true);
         }
-        if self.board.is_empty() {
-            // It answers, so it may keep its window shut as long as it likes.
+        if self.board.is_empty() && !self.is_released() {
+            // It answers, so it may keep its window shut as long as it likes; but not if nobody here waits.
             self.attempts = 0;
         }
     }

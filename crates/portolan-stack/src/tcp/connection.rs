@@ -62,6 +62,8 @@ bitflags! {
         const ECHO_CONGESTION = 1 << 10;
         /// The peer is to be told that the window was reduced (RFC 3168: CWR).
         const TELL_REDUCED = 1 << 11;
+        /// The peer's FIN came, and everything before it.
+        const FIN_RECEIVED = 1 << 13;
         /// The congestion window, not the program or the peer, held the sender back in this window of data.
         const CWND_LIMITED = 1 << 12;
     }
@@ -568,7 +570,7 @@ impl Connection {
 
     /// Whether the program has read everything that will ever come.
     pub(super) fn at_end(&self) -> bool {
-        self.reassembly.ready() == 0 && self.fin_at.is_some_and(|fin| self.reassembly.next().after(fin))
+        self.reassembly.ready() == 0 && self.traits.contains(Traits::FIN_RECEIVED)
     }
 
     /// The state after the program said that it is done. The FIN itself may have to wait for a window.

@@ -92,6 +92,7 @@ impl Connection {
         }
         if self.fin_at == Some(self.reassembly.next()) {
             self.reassembly.step_over_fin();
+            self.traits |= Traits::FIN_RECEIVED;
             self.happened |= Happened::READABLE;
             at_once = true;
             self.peer_finished();

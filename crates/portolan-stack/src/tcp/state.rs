@@ -2,7 +2,6 @@ use std::fmt;
 
 /// The states of a connection (RFC 9293, section 3.3.2). LISTEN is not among them: a listener is another thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 9293 has these and no others")]
 pub enum State {
     /// Both sides have sent a SYN or are about to; waiting for the peer's.
     SynSent,

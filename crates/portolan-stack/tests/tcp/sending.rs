@@ -127,6 +127,29 @@ fn a_peer_that_does_not_answer_probes_is_given_up() {
 }
 
 #[test]
+fn a_shut_window_does_not_hold_a_connection_that_nobody_holds() {
+    play(
+        with(TcpConfig {
+            retries: 2,
+            ..TcpConfig::default()
+        }),
+        &established(
+            1000,
+            "0.010 write 1500
+             0.010 > . 1:1001 ack 1
+             0.020 < . 1 ack 1001 win 0
+             0.020 close
+             0.230 > . 1000 ack 1
+             0.240 < . 1 ack 1001 win 0
+             0.650 > . 1000 ack 1
+             0.660 < . 1 ack 1001 win 0
+             1.600 < . 1 ack 1001 win 0
+             1.600 > R 1001",
+        ),
+    );
+}
+
+#[test]
 fn a_sliver_of_window_is_not_used_before_its_time() {
     // Section 3.8.6.2.1: less than a segment and less than half the largest window.
     play(
