@@ -2,8 +2,8 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -32,14 +32,42 @@ impl Holder {
     fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        // `cat` with the listener as its standard output; it waits for its standard input to end.
+        Self::of(listener.into(), port)
+    }
+
+    fn of(socket: OwnedFd, port: u16) -> Self {
+        // `cat` with the socket as its standard error; it waits for its standard input to end.
         let child = Command::new("cat")
             .stdin(Stdio::piped())
-            .stdout(Stdio::from(OwnedFd::from(listener)))
-            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(socket))
             .spawn()
             .unwrap();
         Self { child, port }
+    }
+
+    /// In a network namespace of its own, where this machine allows one. Everywhere else says so.
+    fn start_elsewhere(port: u16) -> Option<Self> {
+        let script = "ip link set lo up && exec \"$0\" pick --address 127.0.0.1 --range \"$1\" --hold \
+                      sh -c 'echo ready; exec cat'";
+        let mut child = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--net", "sh", "-c", script])
+            .args([env!("CARGO_BIN_EXE_portolan"), &port.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let holder = Self { child, port };
+        if line.trim() != "ready" {
+            eprintln!("skipped: no network namespace can be made here");
+            return None;
+        }
+        Some(holder)
     }
 
     fn has_ended(&mut self) -> bool {
@@ -201,6 +229,125 @@ fn sockets_are_closed_and_their_program_lives() {
         who(&[&port.to_string(), "--space", "host"]).status.code(),
         Some(1)
     );
+}
+
+/// A connection from `local` to `remote`, held by a process of its own.
+fn connected(local: SocketAddrV4, remote: SocketAddrV4) -> Holder {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    let connection = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&connection, true).unwrap();
+    bind(&connection, &local).unwrap();
+    connect(&connection, &remote).unwrap();
+    Holder::of(connection, local.port())
+}
+
+#[test]
+fn those_who_are_merely_connected_from_the_port_are_left_alone() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let remote = SocketAddrV4::new(Ipv4Addr::LOCALHOST, server.local_addr().unwrap().port());
+    let mut holder = Holder::start();
+    let local = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), holder.port);
+    let mut client = connected(local, remote);
+    let port = holder.port.to_string();
+
+    let output = who(&[&port, "--kill", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    holder.child.wait().unwrap();
+    assert!(!client.has_ended(), "{output:?}");
+
+    // Nobody else keeps the port taken now.
+    let output = who(&[&port, "--kill", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    client.child.wait().unwrap();
+}
+
+#[test]
+fn the_same_number_in_another_port_space_is_left_alone_until_that_is_named() {
+    let mut holder = Holder::start();
+    let port = holder.port.to_string();
+    let Some(mut stranger) = Holder::start_elsewhere(holder.port) else {
+        return;
+    };
+
+    let output = who(&[&port, "--kill", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    holder.child.wait().unwrap();
+    assert!(!stranger.has_ended(), "{output:?}");
+
+    for deed in ["--kill", "--close-socket"] {
+        let output = who(&[&port, deed, "--yes"]);
+        assert_eq!(output.status.code(), Some(2), "{deed}: {output:?}");
+        assert!(text(&output.stderr).contains("add --space "), "{output:?}");
+        assert!(!stranger.has_ended(), "{output:?}");
+    }
+
+    let pid = stranger.child.id().to_string();
+    let output = who(&[&port, "--space", &pid, "--kill", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(text(&output.stdout).contains("    space       "), "{output:?}");
+    assert!(text(&output.stderr).contains(" in port space "), "{output:?}");
+    stranger.child.wait().unwrap();
+}
+
+#[test]
+fn a_port_that_stays_bound_after_its_socket_was_closed_is_said_to() {
+    // The kernel lets go only of a port that it chose itself.
+    let chosen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = chosen.local_addr().unwrap().port();
+    drop(chosen);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let port = port.to_string();
+    let close = |protocol| who(&[&port, protocol, "--space", "host", "--close-socket", "--yes"]);
+    let stream = close("--tcp");
+    if stream.status.code() == Some(3) {
+        eprintln!("skipped: closing sockets takes CAP_NET_ADMIN");
+        return;
+    }
+    let pid = std::process::id();
+    assert_eq!(stream.status.code(), Some(1), "{stream:?}");
+    let told = text(&stream.stderr);
+    assert!(told.contains("closed 1 of 1 socket"), "{told}");
+    assert!(
+        told.contains(&format!(
+            "no longer listens; the port stays bound until pid {pid} closes it"
+        )),
+        "{told}"
+    );
+    assert!(listener.accept().is_err());
+
+    let datagram = close("--udp");
+    assert_eq!(datagram.status.code(), Some(1), "{datagram:?}");
+    let told = text(&datagram.stderr);
+    assert!(told.contains("closed 0 of 1 socket"), "{told}");
+    assert!(
+        told.contains(&format!("stays open until pid {pid} closes it")),
+        "{told}"
+    );
+    drop(datagrams);
+}
+
+#[test]
+fn the_document_and_the_text_name_the_same_second() {
+    // One of the two starts in the second half of a second, which must not be rounded up.
+    let first = Holder::start();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    for holder in [first, Holder::start()] {
+        let port = holder.port.to_string();
+        let told = Command::new(env!("CARGO_BIN_EXE_portolan"))
+            .args(["who", &port, "--tcp"])
+            .env("TZ", "UTC")
+            .output()
+            .unwrap();
+        let document = who(&[&port, "--tcp", "--json"]);
+        let document: Value = serde_json::from_slice(&document.stdout).unwrap();
+        let started = document["holders"][0]["started"].as_str().unwrap();
+        let (date, time) = started.trim_end_matches('Z').split_once('T').unwrap();
+        assert!(
+            text(&told.stdout).contains(&format!("started     {date} {time} UTC")),
+            "{started}: {told:?}"
+        );
+    }
 }
 
 #[test]

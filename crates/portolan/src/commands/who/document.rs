@@ -101,7 +101,8 @@ impl<'a> Holder<'a> {
                 .map(|cwd| json_text(cwd.as_os_str().as_bytes())),
             started: process
                 .and_then(|process| Timestamp::try_from(process.start_time.wall_clock()).ok())
-                .and_then(|started| started.round(jiff::Unit::Second).ok())
+                // Cut off as the text does, so that both name the same second.
+                .and_then(|started| Timestamp::from_second(started.as_second()).ok())
                 .map(Shown),
             ancestors: above
                 .iter()

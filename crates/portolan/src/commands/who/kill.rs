@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use portolan_host::{HandleError, PortHolder, PortUse, ProcRoot, ProcessHandle, Signal, Snapshot};
 
+use super::chosen::place;
 use super::report::printable;
 use crate::ask::ask;
 use crate::exit::{Answer, Failure};
@@ -15,7 +16,7 @@ use crate::footer::say;
 /// other process has its number, and that it still holds one of the sockets.
 pub(super) fn run(
     snapshot: &Snapshot,
-    uses: &[PortUse],
+    uses: &[&PortUse],
     signal: Signal,
     yes: bool,
 ) -> Result<Answer, Failure> {
@@ -26,7 +27,12 @@ pub(super) fn run(
         match usage.holder {
             PortHolder::Process(pid) => {
                 let target = targets.entry(pid).or_default();
-                target.ports.push(format!("{}/{}", usage.port, usage.protocol));
+                target.ports.push(format!(
+                    "{}/{}{}",
+                    usage.port,
+                    usage.protocol,
+                    place(snapshot.space(usage.space))
+                ));
                 target
                     .inodes
                     .extend(usage.sockets.iter().map(|&index| snapshot.sockets[index].inode));
@@ -62,7 +68,11 @@ pub(super) fn run(
     }
     for (handle, target) in &handles {
         match end(&root, handle, target, signal) {
-            Ok(true) => say(&format!("sent {signal} to pid {}", handle.pid())),
+            Ok(true) => say(&format!(
+                "sent {signal} to pid {}, which held {}",
+                handle.pid(),
+                target.ports.join(", ")
+            )),
             Ok(false) => say(&format!(
                 "pid {} no longer holds {}; it was left alone",
                 handle.pid(),

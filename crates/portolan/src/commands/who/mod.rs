@@ -3,10 +3,11 @@
 //! ```text
 //! PORT… ─▶ Query ─▶ Snapshot ─▶ port_uses ─┬▶ report ─▶ stdout
 //!                                          ├▶ document ─▶ stdout (--json)
-//!                                          ├▶ kill (--kill): asked, identity checked again, signalled
-//!                                          └▶ close (--close-socket)
+//!                                          └▶ chosen ─┬▶ kill (--kill): asked, identity checked again, signalled
+//!                                                     └▶ close (--close-socket): asked, closed, read again
 //! ```
 
+mod chosen;
 mod close;
 mod document;
 mod kill;
@@ -67,13 +68,18 @@ const EXAMPLES: &str = "Examples:
   portolan who 8080 --json | jq '.holders[].pid'
 
 Exit code: 0 if somebody holds one of the ports, 1 if nobody does (or the
-answer to the question was no), 2 for a wrong command line, 3 if not permitted,
-4 if the system failed.";
+answer to the question was no, or --close-socket left a port bound), 2 for a
+wrong command line, 3 if not permitted, 4 if the system failed.
+
+--kill and --close-socket act on those who listen, are bound or take datagrams;
+on those connected from the port only if there is nobody else. They act in the
+host's port space unless --space names another.";
 
 pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Answer, Failure> {
     let (services, services_warning) = services::load(Path::new(services::FILE));
     let wanted = Wanted::parse(args, &services).map_err(|error| Failure::Usage(error.to_string()))?;
-    let snapshot = Snapshot::take(&wanted.query(args)).map_err(space_failure)?;
+    let query = wanted.query(args);
+    let snapshot = Snapshot::take(&query).map_err(space_failure)?;
     let uses = snapshot.port_uses(|protocol, port| wanted.includes(protocol, port));
     let ancestors = ancestors(&snapshot, &uses);
 
@@ -96,13 +102,14 @@ pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Ans
     if !args.json && !held {
         wanted.say_nobody(&snapshot);
     }
-    if args.close_socket {
-        return close::run(&snapshot, &uses, args.yes);
+    if !args.close_socket && args.kill.is_none() {
+        return Ok(if held { Answer::Yes } else { Answer::No });
     }
+    let chosen = chosen::choose(&snapshot, &uses, args.space.is_some())?;
     match args.kill {
-        _ if !held => Ok(Answer::No),
-        None => Ok(Answer::Yes),
-        Some(signal) => kill::run(&snapshot, &uses, signal, args.yes),
+        None => close::run(&snapshot, &chosen, &query, args.yes),
+        Some(_) if !held => Ok(Answer::No),
+        Some(signal) => kill::run(&snapshot, &chosen, signal, args.yes),
     }
 }
 

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use portolan_core::Escaped;
 use portolan_core::registry::Services;
-use portolan_host::{OwnerlessReason, PortHolder, PortUse, Process, Snapshot, State};
+use portolan_host::{OwnerlessReason, PortHolder, PortUse, Process, Snapshot, SpaceName, State};
 
+use super::chosen;
 use crate::output::Output;
 use crate::text::address::EndText;
 
@@ -71,12 +72,9 @@ fn write_use(
             writeln!(out, "  {}: {deeds}", nobody(reason, uid))?;
         }
     }
-    if snapshot.spaces.len() > 1 {
-        field(
-            out,
-            "space",
-            &Escaped::new(&snapshot.space(usage.space).name.to_string()).to_string(),
-        )?;
+    let space = snapshot.space(usage.space);
+    if snapshot.spaces.len() > 1 || space.name != SpaceName::Host {
+        field(out, "space", &chosen::name(space))?;
     }
     if !usage.connections.is_empty() || usage.waiting > 0 {
         let waiting = match usage.waiting {
