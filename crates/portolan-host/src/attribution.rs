@@ -7,14 +7,15 @@
 //!                      └─▶ unresolved(): inodes nobody was seen to hold; look again, then attribute()
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portolan_core::Port;
+use smallvec::SmallVec;
 
 use crate::{
-    Family, Holding, ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership, Socket, SocketProtocol,
-    SpaceId, State,
+    Family, Holding, InodeSet, ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership, Socket,
+    SocketProtocol, SpaceId, State,
 };
 
 /// How far the view over processes reached.
@@ -27,8 +28,8 @@ pub(crate) struct View {
 }
 
 /// The inodes of `sockets` that no holding leads to.
-pub(crate) fn unresolved(sockets: &[Socket], holdings: &[Holding]) -> HashSet<u64> {
-    let held: HashSet<u64> = holdings.iter().map(|holding| holding.inode).collect();
+pub(crate) fn unresolved(sockets: &[Socket], holdings: &[Holding]) -> InodeSet {
+    let held: InodeSet = holdings.iter().map(|holding| holding.inode).collect();
     sockets
         .iter()
         .map(|socket| socket.inode)
@@ -44,7 +45,7 @@ pub(crate) fn attribute(
     sockets: &[Socket],
     listeners: &[Socket],
     holdings: &mut [Holding],
-    gone: &HashSet<u64>,
+    gone: &InodeSet,
     view: View,
 ) -> Vec<Ownership> {
     holdings.sort_unstable_by_key(|holding| (holding.inode, holding.pid, holding.fd));
@@ -91,7 +92,7 @@ pub(crate) fn attribute(
 }
 
 /// Why a socket with an inode is held by no process that we saw.
-fn reason_of_held_elsewhere(socket: &Socket, gone: &HashSet<u64>, view: View) -> OwnerlessReason {
+fn reason_of_held_elsewhere(socket: &Socket, gone: &InodeSet, view: View) -> OwnerlessReason {
     if gone.contains(&socket.inode) {
         OwnerlessReason::Vanished
     } else if !view.complete {
@@ -120,7 +121,7 @@ fn reason_without_inode(protocol: SocketProtocol, state: State) -> Option<Ownerl
 }
 
 /// The holders of one socket; `held` is sorted by process and descriptor.
-fn owners(held: &[Holding]) -> Vec<Owner> {
+fn owners(held: &[Holding]) -> SmallVec<[Owner; 1]> {
     held.chunk_by(|a, b| a.pid == b.pid)
         .map(|of_process| Owner {
             pid: of_process[0].pid,
@@ -204,6 +205,8 @@ fn fit(listener: &Socket, address: IpAddr) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::smallvec;
+
     use super::*;
     use crate::{Queues, SocketAddress};
 
@@ -276,23 +279,23 @@ mod tests {
                 fd: 6,
             },
         ];
-        let ownership = attribute(&sockets, &[], &mut holdings, &HashSet::new(), SEEING_ALL);
+        let ownership = attribute(&sockets, &[], &mut holdings, &InodeSet::default(), SEEING_ALL);
         assert_eq!(
             ownership,
             [
-                Ownership::Held(vec![
+                Ownership::Held(smallvec![
                     Owner {
                         pid: 10,
-                        fds: vec![6, 9]
+                        fds: smallvec![6, 9]
                     },
                     Owner {
                         pid: 20,
-                        fds: vec![4]
+                        fds: smallvec![4]
                     }
                 ]),
-                Ownership::Held(vec![Owner {
+                Ownership::Held(smallvec![Owner {
                     pid: 10,
-                    fds: vec![3]
+                    fds: smallvec![3]
                 }]),
             ]
         );
@@ -339,7 +342,13 @@ mod tests {
             ("[2001:db8::1]:80", 3, None),
         ] {
             let waiting = [tcp(State::Established, local, 0)];
-            let found = attribute(&waiting, &listeners, &mut holdings, &HashSet::new(), SEEING_ALL);
+            let found = attribute(
+                &waiting,
+                &listeners,
+                &mut holdings,
+                &InodeSet::default(),
+                SEEING_ALL,
+            );
             let Ownership::Nobody(Ownerless {
                 reason,
                 listener: Some(listener),
@@ -375,6 +384,6 @@ mod tests {
             OwnerlessReason::OtherPidNamespace
         );
         assert_eq!(reason_of(socket(), &[], &[7], partly), OwnerlessReason::Vanished);
-        assert_eq!(unresolved(&[socket()], &[]), HashSet::from([7]));
+        assert_eq!(unresolved(&[socket()], &[]), InodeSet::from_iter([7]));
     }
 }

@@ -21,11 +21,14 @@ pub struct Holding {
     pub fd: i32,
 }
 
+/// Inode numbers of sockets. The kernel chooses them, so the hash need not withstand an attacker.
+pub type InodeSet = HashSet<u64, foldhash::fast::RandomState>;
+
 /// Which sockets' holders to look for, and for how long.
 #[derive(Clone, Debug, Default)]
 pub struct HoldingsRequest {
     /// The inode numbers of the sockets; `None` for every socket on the machine.
-    pub inodes: Option<HashSet<u64>>,
+    pub inodes: Option<InodeSet>,
     /// The cgroup v2 ids of these sockets, as far as known: their processes are looked at first.
     pub cgroups: Vec<u64>,
     /// After how long to give up and say so; `None` for never.
@@ -113,7 +116,7 @@ pub enum HoldersError {
 /// If the processes cannot even be listed, or the only collector allowed cannot run. A process that cannot
 /// be looked into is no error: it is counted in [`Holdings::unreadable`].
 pub fn find_holders(root: &ProcRoot, request: &HoldingsRequest) -> Result<Holdings, HoldersError> {
-    if request.inodes.as_ref().is_some_and(HashSet::is_empty) {
+    if request.inodes.as_ref().is_some_and(InodeSet::is_empty) {
         let nobody = request.only.unwrap_or(Collector::ProcEvery);
         return Ok(scan::these_processes(root, request, &[], nobody));
     }
@@ -159,7 +162,7 @@ pub fn find_holders(root: &ProcRoot, request: &HoldingsRequest) -> Result<Holdin
 /// Whether a process, given by its directory, holds a socket.
 pub(crate) fn holds(root: &ProcRoot, process: &OwnedFd, pid: i32, inode: u64) -> io::Result<bool> {
     let request = HoldingsRequest {
-        inodes: Some([inode].into()),
+        inodes: Some(InodeSet::from_iter([inode])),
         ..HoldingsRequest::default()
     };
     scan::one_process(root, &request, process, pid).map(|holdings| !holdings.is_empty())

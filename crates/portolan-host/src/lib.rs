@@ -34,7 +34,7 @@ mod take;
 mod user;
 
 pub use close::{DestroyError, destroy_socket};
-pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, PassedOver, find_holders};
+pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, InodeSet, PassedOver, find_holders};
 pub use listen_fds::{LISTEN_FDS_START, exec_with_sockets};
 pub use owner::{ListenerRef, Owner, Ownerless, OwnerlessReason, Ownership};
 pub use pick::{PickError, PickRequest, PickedPort, pick_ports, start_listening};

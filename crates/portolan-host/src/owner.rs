@@ -1,10 +1,11 @@
 use portolan_core::Port;
+use smallvec::SmallVec;
 
 /// Who holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// At least one process, each named once.
-    Held(Vec<Owner>),
+    Held(SmallVec<[Owner; 1]>),
     /// No process that could be seen, and why.
     Nobody(Ownerless),
 }
@@ -15,7 +16,7 @@ pub struct Owner {
     /// The process, a key of [`Snapshot::processes`](crate::Snapshot).
     pub pid: i32,
     /// Its descriptors that lead to the socket, rising.
-    pub fds: Vec<i32>,
+    pub fds: SmallVec<[i32; 4]>,
 }
 
 /// Why no process holds a socket, as far as can be seen.

@@ -162,7 +162,14 @@ mod tests {
     }
 
     fn held(pids: &[i32]) -> Ownership {
-        Ownership::Held(pids.iter().map(|&pid| Owner { pid, fds: vec![3] }).collect())
+        Ownership::Held(
+            pids.iter()
+                .map(|&pid| Owner {
+                    pid,
+                    fds: vec![3].into(),
+                })
+                .collect(),
+        )
     }
 
     fn nobody(reason: OwnerlessReason, listener: Option<ListenerRef>) -> Ownership {

@@ -1,6 +1,5 @@
-use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
-use std::io::{self, Read};
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -8,10 +7,12 @@ use rustix::io::Errno;
 
 use crate::mptcp;
 use crate::netlink::DumpError;
-use crate::proc_net;
+use crate::proc_net::{self, Inventory};
 use crate::sock_diag::{Listed, SockDiag};
 use crate::spaces::{self, Candidate, SpaceError};
-use crate::{Collector, ProtocolSet, Query, Socket, SocketProtocol, Space, SpaceId, SpaceName, SpaceSelect};
+use crate::{
+    Collector, InodeSet, ProtocolSet, Query, Socket, SocketProtocol, Space, SpaceId, SpaceName, SpaceSelect,
+};
 
 /// Where to read a host from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +127,7 @@ pub fn read_sockets(query: &Query, sources: &Sources) -> Result<SocketRead, Spac
 ///
 /// # Errors
 /// As [`read_sockets`].
-pub fn read_inodes(query: &Query, sources: &Sources) -> Result<HashSet<u64>, SpaceError> {
+pub fn read_inodes(query: &Query, sources: &Sources) -> Result<InodeSet, SpaceError> {
     let read = read_sockets(query, sources)?;
     Ok(read
         .sockets
@@ -227,11 +228,15 @@ impl<'a> Reading<'a> {
         let mut space = Space::new(candidate.name.clone(), candidate.inode);
         space.ephemeral_ports = spaces::ephemeral_ports(&self.sources.proc_root);
         let id = self.add(space);
-        let known = Known::read(&net);
+        let inventory = Inventory::read(&net);
         let first = self.read.sockets.len();
         for protocol in self.query.protocols.iter() {
-            if known.lacks(protocol) {
+            if inventory.lacks(protocol) {
                 self.read.absent = self.read.absent.with(protocol);
+                continue;
+            }
+            if inventory.has_none(protocol, self.query.states) {
+                self.read.collectors.insert(Collector::SockDiag);
                 continue;
             }
             let by_text = match diag.list(protocol, self.query, id, &mut self.read.sockets) {
@@ -281,10 +286,10 @@ impl<'a> Reading<'a> {
             space.ephemeral_ports = spaces::ephemeral_ports(&self.sources.proc_root);
         }
         let id = self.add(space);
-        let known = Known::read(net);
+        let inventory = Inventory::read(net);
         let mut any = false;
         for protocol in self.query.protocols.iter() {
-            if known.lacks(protocol) {
+            if inventory.lacks(protocol) {
                 self.read.absent = self.read.absent.with(protocol);
                 continue;
             }
@@ -334,42 +339,9 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Some twenty lines of 120 bytes, and as many again for what may come.
-const LONGEST_PROTOCOLS: usize = 8 << 10;
-
 fn refused(errno: Errno) -> String {
     format!(
         "netlink is refused here ({errno}): sockets are read from /proc/net, which does not tell devices, marks, \
          cgroups and backlogs"
     )
-}
-
-/// The protocols that the kernel has, by their names in /proc/net/protocols; empty if it does not say.
-struct Known(Vec<u8>);
-
-impl Known {
-    fn read(net: &Path) -> Self {
-        let mut text = Vec::with_capacity(LONGEST_PROTOCOLS);
-        let read = File::open(net.join("protocols"))
-            .and_then(|file| file.take(LONGEST_PROTOCOLS as u64).read_to_end(&mut text));
-        Self(if read.is_ok() { text } else { Vec::new() })
-    }
-
-    /// Whether the kernel surely has no such sockets. To ask for them would make it load a module.
-    fn lacks(&self, protocol: SocketProtocol) -> bool {
-        let name: &[u8] = match protocol {
-            SocketProtocol::Sctp => b"SCTP",
-            SocketProtocol::Vsock => b"AF_VSOCK",
-            SocketProtocol::Mptcp => b"MPTCP",
-            SocketProtocol::UdpLite => b"UDP-Lite",
-            SocketProtocol::Tcp | SocketProtocol::Udp | SocketProtocol::Raw | SocketProtocol::Unix => {
-                return false;
-            }
-        };
-        !self.0.is_empty()
-            && !self
-                .0
-                .split(|byte| *byte == b'\n')
-                .any(|line| line.split(|byte| *byte == b' ').next() == Some(name))
-    }
 }

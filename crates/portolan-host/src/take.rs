@@ -1,6 +1,6 @@
 //! A snapshot, from the question to the answer: sockets, then holders, then the join.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::path::Path;
 
@@ -11,9 +11,9 @@ use crate::attribution::{self, View};
 use crate::container_name::{self, Stores};
 use crate::proc_root::read_link;
 use crate::{
-    Hidden, Holding, HoldingsRequest, Owner, OwnerlessReason, Ownership, ProcRoot, Process, Query, Snapshot,
-    Socket, SocketRead, Sources, SpaceError, SpaceSelect, StartTime, State, Users, find_holders, read_inodes,
-    read_sockets,
+    Hidden, Holding, HoldingsRequest, InodeSet, Owner, OwnerlessReason, Ownership, ProcRoot, Process, Query,
+    Snapshot, Socket, SocketRead, Sources, SpaceError, SpaceSelect, StartTime, State, Users, find_holders,
+    read_inodes, read_sockets,
 };
 
 impl Snapshot {
@@ -159,7 +159,7 @@ impl<'a> Finder<'a> {
             .collect();
         let (mut holdings, mut complete) = self.look(inodes, read);
         let mut missing = attribution::unresolved(&read.sockets, &holdings);
-        let mut gone = HashSet::new();
+        let mut gone = InodeSet::default();
         if !missing.is_empty() {
             let present = self.present(read, &missing);
             gone = missing.difference(&present).copied().collect();
@@ -180,7 +180,7 @@ impl<'a> Finder<'a> {
     }
 
     /// The holders of `inodes`, and whether every process could be looked into.
-    fn look(&mut self, inodes: HashSet<u64>, read: &SocketRead) -> (Vec<Holding>, bool) {
+    fn look(&mut self, inodes: InodeSet, read: &SocketRead) -> (Vec<Holding>, bool) {
         let Some(root) = &self.root else {
             return (Vec::new(), false);
         };
@@ -219,7 +219,7 @@ impl<'a> Finder<'a> {
     }
 
     /// Which of the `missing` inodes are still there: asked for by their ports, which is cheap.
-    fn present(&mut self, read: &SocketRead, missing: &HashSet<u64>) -> HashSet<u64> {
+    fn present(&mut self, read: &SocketRead, missing: &InodeSet) -> InodeSet {
         let mut query = Query {
             owners: false,
             tcp_info: false,
@@ -235,7 +235,7 @@ impl<'a> Finder<'a> {
         if of_missing().all(|socket| socket.local.port().is_some()) {
             let ports = of_missing()
                 .filter_map(|socket| socket.local.port())
-                .collect::<HashSet<_>>();
+                .collect::<BTreeSet<_>>();
             if ports.len() <= MOST_PORTS_ASKED_AGAIN {
                 query.local_ports = Some(ports.into_iter().map(PortRange::single).collect());
             }

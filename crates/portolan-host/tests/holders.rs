@@ -324,7 +324,7 @@ fn processes_of_others_are_counted() {
         }
         let root = ProcRoot::system().unwrap();
         let all = HoldingsRequest {
-            inodes: Some([inode].into()),
+            inodes: Some([inode].into_iter().collect()),
             ..HoldingsRequest::default()
         };
         let found = find_holders(&root, &all).unwrap();
@@ -423,7 +423,7 @@ fn inside_a_pid_namespace() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let root = ProcRoot::system().unwrap();
     let all = HoldingsRequest {
-        inodes: Some([inode(&socket)].into()),
+        inodes: Some([inode(&socket)].into_iter().collect()),
         ..HoldingsRequest::default()
     };
     let found = find_holders(&root, &all).unwrap();

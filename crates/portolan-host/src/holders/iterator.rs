@@ -177,11 +177,12 @@ impl Layout {
     }
 }
 
-/// The inode numbers that the program itself looks for, rising; empty for every socket.
+/// The inode numbers that the program itself lets pass, as intervals, rising; empty for every socket.
 ///
-/// So few sockets are few records, however many connections are open. With many, a list of them would take
-/// longer to load than it saves; and [`HoldingsRequest::wants`] decides in the end.
-fn prefilter(request: &HoldingsRequest) -> Vec<u32> {
+/// So few sockets are few records, however many connections are open. Sockets made one after the other have
+/// neighbouring numbers, and where there are more intervals than the program is to hold, the nearest are
+/// taken together: it lets pass too much, and [`HoldingsRequest::wants`] decides in the end.
+fn prefilter(request: &HoldingsRequest) -> Vec<(u32, u32)> {
     let Some(inodes) = &request.inodes else {
         return Vec::new();
     };
@@ -191,8 +192,16 @@ fn prefilter(request: &HoldingsRequest) -> Vec<u32> {
     // Sockets are numbered with 32 bits; only these are compared.
     let mut words: Vec<u32> = inodes.iter().map(|inode| (inode & 0xffff_ffff) as u32).collect();
     words.sort_unstable();
-    words.dedup();
+    let mut gaps: Vec<u32> = words.array_windows().map(|[low, high]| high - low).collect();
+    let excess = gaps.len().saturating_sub(INTERVALS_MAX - 1);
+    let narrow = match excess {
+        0 => 1,
+        _ => (*gaps.select_nth_unstable(excess).1).max(1),
+    };
     words
+        .chunk_by(|low, high| high - low <= narrow)
+        .filter_map(|interval| Some((*interval.first()?, *interval.last()?)))
+        .collect()
 }
 
 /// The program that the kernel runs for each descriptor.
@@ -204,7 +213,7 @@ fn prefilter(request: &HoldingsRequest) -> Vec<u32> {
 /// bpf_seq_write(ctx->meta->seq, &record, sizeof(record));
 /// return 0;
 /// ```
-fn program(layout: &Layout, inodes: &[u32]) -> Result<Vec<Instruction>, AsmError> {
+fn program(layout: &Layout, intervals: &[(u32, u32)]) -> Result<Vec<Instruction>, AsmError> {
     let mut asm = Assembler::default();
     let (emit, done) = (asm.label(), asm.label());
     asm.mov(Reg::R6, Reg::R1);
@@ -219,8 +228,8 @@ fn program(layout: &Layout, inodes: &[u32]) -> Result<Vec<Instruction>, AsmError
     asm.load(Size::Double, Reg::R3, Reg::R3, layout.super_block_magic);
     asm.jump_if_different(Reg::R3, SOCKFS_MAGIC, done);
     asm.load(Size::Double, Reg::R9, Reg::R2, layout.inode_number);
-    if !inodes.is_empty() {
-        search(&mut asm, inodes, emit, done);
+    if !intervals.is_empty() {
+        search(&mut asm, intervals, emit, done);
     }
     asm.bind(emit);
     asm.store(Size::Double, Reg::Frame, -16, Reg::R9);
@@ -241,22 +250,29 @@ fn program(layout: &Layout, inodes: &[u32]) -> Result<Vec<Instruction>, AsmError
     asm.finish()
 }
 
-/// A binary search for R9 among `inodes`, unrolled into comparisons.
-fn search(asm: &mut Assembler, inodes: &[u32], found: Label, missing: Label) {
-    if let Some((pivot, (lower, upper))) = (inodes.len() > LEAF_LEN)
-        .then(|| inodes.split_at(inodes.len() / 2))
-        .and_then(|(lower, upper)| Some((*upper.first()?, (lower, upper))))
-    {
-        let high = asm.label();
-        asm.jump_if_word_at_least(Reg::R9, pivot, high);
-        search(asm, lower, found, missing);
-        asm.bind(high);
-        search(asm, upper, found, missing);
-    } else {
-        for inode in inodes {
-            asm.jump_if_word_equal(Reg::R9, *inode, found);
+/// A binary search for R9 among `intervals`, unrolled into comparisons.
+fn search(asm: &mut Assembler, intervals: &[(u32, u32)], found: Label, missing: Label) {
+    match intervals {
+        [] => asm.jump(missing),
+        [(first, last)] if first == last => {
+            asm.jump_if_word_equal(Reg::R9, *first, found);
+            asm.jump(missing);
         }
-        asm.jump(missing);
+        [(first, last)] => {
+            if let Some(beyond) = last.checked_add(1) {
+                asm.jump_if_word_at_least(Reg::R9, beyond, missing);
+            }
+            asm.jump_if_word_at_least(Reg::R9, *first, found);
+            asm.jump(missing);
+        }
+        _ => {
+            let (lower, upper) = intervals.split_at(intervals.len() / 2);
+            let high = asm.label();
+            asm.jump_if_word_at_least(Reg::R9, upper[0].0, high);
+            search(asm, lower, found, missing);
+            asm.bind(high);
+            search(asm, upper, found, missing);
+        }
     }
 }
 
@@ -312,11 +328,11 @@ const BUFFER_LEN: usize = 64 * 1024;
 
 const LOG_LEN: usize = 64 * 1024;
 
-/// How many sockets are looked for by the program itself.
-const PREFILTER_MAX: usize = 512;
+/// With more sockets than this, those that are not asked for are too few to sort out early.
+const PREFILTER_MAX: usize = 8192;
 
-/// How many comparisons in a row end a search.
-const LEAF_LEN: usize = 4;
+/// How many intervals the program looks through: the kernel checks every way through it.
+const INTERVALS_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests;

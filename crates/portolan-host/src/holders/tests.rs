@@ -54,7 +54,7 @@ fn every_holder_is_found_and_nothing_else() {
     assert_eq!(found.warnings, [""; 0]);
 
     let request = HoldingsRequest {
-        inodes: Some([101].into()),
+        inodes: Some(InodeSet::from_iter([101])),
         ..HoldingsRequest::default()
     };
     assert_eq!(

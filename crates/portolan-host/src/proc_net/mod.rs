@@ -5,12 +5,15 @@
 //! cookie, a listener's backlog, and whether an IPv6 socket is closed to IPv4.
 
 mod inet;
+mod inventory;
 mod lines;
 mod sctp;
 mod unix;
 
 use std::io;
 use std::path::Path;
+
+pub(crate) use inventory::Inventory;
 
 use crate::{Query, Socket, SocketProtocol, SpaceId};
 

@@ -21,15 +21,43 @@ fn the_verifiers_reason_is_its_last_words() {
     assert_eq!(last_line(""), "");
 }
 
+fn request(inodes: impl IntoIterator<Item = u64>) -> HoldingsRequest {
+    HoldingsRequest {
+        inodes: Some(inodes.into_iter().collect()),
+        ..HoldingsRequest::default()
+    }
+}
+
 #[test]
 fn few_sockets_are_looked_for_by_the_program() {
-    let request = |inodes: &[u64]| HoldingsRequest {
-        inodes: Some(inodes.iter().copied().collect()),
-        ..HoldingsRequest::default()
-    };
-    assert_eq!(prefilter(&HoldingsRequest::default()), [0; 0]);
-    assert_eq!(prefilter(&request(&[9, 7, 1 << 32 | 8, 8])), [7, 8, 9]);
-    let many: Vec<u64> = (0..=PREFILTER_MAX as u64).collect();
-    assert_eq!(prefilter(&request(&many)), [0; 0]);
-    assert_eq!(prefilter(&request(&many[1..])).len(), PREFILTER_MAX);
+    assert_eq!(prefilter(&HoldingsRequest::default()), []);
+    assert_eq!(prefilter(&request([])), []);
+    assert_eq!(prefilter(&request([5])), [(5, 5)]);
+    assert_eq!(
+        prefilter(&request([9, 7, 1 << 32 | 8, 8, 11])),
+        [(7, 9), (11, 11)]
+    );
+    assert_eq!(
+        prefilter(&request([0, u64::from(u32::MAX)])),
+        [(0, 0), (u32::MAX, u32::MAX)]
+    );
+    assert_eq!(prefilter(&request(0..=PREFILTER_MAX as u64)), []);
+}
+
+#[test]
+fn many_sockets_make_bounded_intervals_that_leave_none_out() {
+    // Gaps of 2, 3 and 4, 12 and more.
+    let inodes: Vec<u64> = (0..2000).map(|n: u64| n * 3 + n % 2 + n / 100 * 10).collect();
+    let intervals = prefilter(&request(inodes.iter().copied()));
+    assert!(
+        (2..=INTERVALS_MAX).contains(&intervals.len()),
+        "{}",
+        intervals.len()
+    );
+    for inode in inodes {
+        let inode = u32::try_from(inode).unwrap();
+        let within = |(first, last): &(u32, u32)| (*first..=*last).contains(&inode);
+        assert!(intervals.iter().any(within), "{inode}");
+    }
+    assert!(intervals.array_windows().all(|[one, next]| one.1 < next.0));
 }

@@ -124,7 +124,15 @@ fn machine() -> Snapshot {
     sockets[5].mark = Some(0x13);
     sockets[4].cgroup = Some(77);
     sockets[7].uid = None;
-    let held = |pid| Ownership::Held(vec![Owner { pid, fds: vec![3] }]);
+    let held = |pid| {
+        Ownership::Held(
+            vec![Owner {
+                pid,
+                fds: vec![3].into(),
+            }]
+            .into(),
+        )
+    };
     let nobody = Ownership::Nobody(crate::Ownerless {
         reason: crate::OwnerlessReason::TimeWait,
         listener: None,

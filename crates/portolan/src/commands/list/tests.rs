@@ -76,7 +76,7 @@ fn held(pids: &[i32]) -> Ownership {
         pids.iter()
             .map(|pid| Owner {
                 pid: *pid,
-                fds: vec![6],
+                fds: [6].into_iter().collect(),
             })
             .collect(),
     )
