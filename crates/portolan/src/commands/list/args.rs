@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Sockets in these states: listen, established, time-wait, …, or connected, synchronized, bucket, big, all
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = parse_state)]
     state: Vec<StateSet>,
-    /// Sockets of one port space: host, a name of `ip netns`, a PID, a container or net:[INODE]
+    /// Sockets of one port space: host, a name of `ip netns`, a PID, a container or `net:[INODE]`
     #[arg(long, value_name = "SPACE")]
     pub(super) space: Option<String>,
     /// How to print: table, wide (every column), json, ndjson or csv

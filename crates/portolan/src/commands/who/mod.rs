@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// UDP ports only
     #[arg(short, long)]
     udp: bool,
-    /// The ports of one port space: host, a name of `ip netns`, a PID, a container or net:[INODE]
+    /// The ports of one port space: host, a name of `ip netns`, a PID, a container or `net:[INODE]`
     #[arg(long, value_name = "SPACE")]
     space: Option<String>,
     /// Send the holders a signal, TERM unless another is given; asks first
