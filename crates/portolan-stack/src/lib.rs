@@ -1,15 +1,17 @@
 //! A host's transport layer as a state machine: packets, time and calls in; packets, timers and events out.
 //!
-//! A [`Stack`] holds the TCP listeners and connections of one host. Who may hold a port, and whose a packet is,
+//! A [`Stack`] holds the TCP listeners and connections and the UDP sockets of one host. Who may hold a port, and whose a packet is,
 //! it asks the [`PortTable`](portolan_core::table::PortTable) of `portolan-core`, which agrees with Linux.
 //!
 //! It never reads a clock, starts a thread, waits, or touches a network: whoever drives it does. With one
 //! secret and the same calls at the same times it does the same again.
 //!
 //! ```text
-//!   link ─▶ handle_packet ─▶ demultiplex ─▶ connection ─▶ poll_event ─▶ program
-//!   clock ─▶ handle_timeout ──────────────────▶ │ ◀── listen, connect, accept, read, write, close
-//!   link ◀── poll_transmit ◀────────────────────┘ ──▶ poll_timeout ─▶ clock
+//!   link ─▶ handle_packet ─▶ demultiplex ─┬▶ connection ─┬▶ poll_event ─▶ program
+//!                                         ├▶ UDP socket ─┘  read, write, …  ◀─┘
+//!                                         └▶ nobody ─▶ RST, port unreachable
+//!   link ◀─ poll_transmit ◀─ connections and sockets take turns
+//!   clock ◀─ poll_timeout    clock ─▶ handle_timeout
 //! ```
 //!
 //! After each call that puts something in, ask [`Stack::poll_transmit`] and [`Stack::poll_event`] until they
@@ -47,7 +49,8 @@ mod wheel;
 pub use packet::{Offload, Packet, PacketChecksum, Transmit};
 pub use pieces::Pieces;
 pub use stack::{
-    ConnectError, ConnectionId, Counters, Event, ListenError, ListenerId, NoConnection, Stack, StackConfig,
+    ConnectError, ConnectionId, Counters, Datagram, Event, ListenError, ListenerId, NoConnection, NoSocket,
+    SendError, Stack, StackConfig, UdpId,
 };
 pub use tcp::{
     CloseReason, CongestionControl, ConnectionInfo, Keepalive, ReadError, State, TcpConfig, WriteError,

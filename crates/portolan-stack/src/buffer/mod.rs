@@ -5,11 +5,13 @@
 //!   link ─▶ segments ─▶ Reassembly ─▶ read()                     a byte does and go with the last
 //! ```
 
+mod datagrams;
 mod pool;
 mod reassembly;
 mod send_queue;
 mod sparse;
 
+pub(crate) use datagrams::Datagrams;
 pub(crate) use pool::Pool;
 pub(crate) use reassembly::{Block, Reassembly};
 pub(crate) use send_queue::SendQueue;

@@ -8,6 +8,14 @@ pub(crate) struct SendQueue {
 }
 
 impl SendQueue {
+    /// Nothing; it takes no memory.
+    pub(crate) const fn new() -> Self {
+        Self {
+            bytes: SparseBytes::new(),
+            len: 0,
+        }
+    }
+
     /// Adds `bytes` behind the others.
     pub(crate) fn push(&mut self, pool: &mut Pool, bytes: &[u8]) {
         self.bytes.write(pool, self.len, bytes);

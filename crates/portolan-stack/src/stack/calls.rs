@@ -46,6 +46,11 @@ pub enum ConnectError {
 #[error("no such connection; it was closed")]
 pub struct NoConnection;
 
+/// The handle is of no socket: it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no such socket; it was closed")]
+pub struct NoSocket;
+
 impl Stack {
     /// Listens on a socket address; port 0 means any free one. At most `backlog` + 1 connections wait to be
     /// accepted, and as many to be established; `backlog` is at most 4096.

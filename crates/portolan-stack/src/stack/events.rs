@@ -1,4 +1,4 @@
-use super::{ConnectionId, ListenerId, Stack};
+use super::{ConnectionId, ListenerId, Stack, UdpId};
 use crate::tcp::{CloseReason, Happened};
 
 /// What a program is to be told. Each is told once for each change; look until there is nothing more to do.
@@ -15,6 +15,8 @@ pub enum Event {
     Writable(ConnectionId),
     /// The connection is no more; what came before can still be read.
     Closed(ConnectionId, CloseReason),
+    /// Datagrams came to this socket.
+    Datagrams(UdpId),
 }
 
 /// Whom an event will be about.
@@ -22,6 +24,7 @@ pub enum Event {
 pub(super) enum Notice {
     Listener(ListenerId),
     Connection(ConnectionId),
+    Udp(UdpId),
 }
 
 impl Stack {
@@ -34,6 +37,13 @@ impl Stack {
                     if let Some(listener) = self.listeners.get_mut(id) {
                         listener.is_noticed = false;
                         return Some(Event::Acceptable(id));
+                    }
+                }
+                Notice::Udp(id) => {
+                    self.notices.pop_front();
+                    if let Some(socket) = self.udp.get_mut(id) {
+                        socket.is_noticed = false;
+                        return Some(Event::Datagrams(id));
                     }
                 }
                 Notice::Connection(id) => {

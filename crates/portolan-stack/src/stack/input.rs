@@ -36,10 +36,17 @@ impl Stack {
             self.counters.fragments += 1;
             return;
         }
-        if ip.protocol() != IpProtocol::TCP {
-            self.counters.other_protocols += 1;
-            return;
+        match (ip.protocol(), &ip) {
+            (IpProtocol::TCP, _) => self.take_tcp(now, packet, &ip, ecn == CONGESTION_EXPERIENCED),
+            (IpProtocol::UDP, _) => self.take_udp(now, packet, &ip),
+            (IpProtocol::ICMP, IpPacket::V4(_)) | (IpProtocol::ICMPV6, IpPacket::V6(_)) => {
+                self.take_icmp(packet, &ip);
+            }
+            _ => self.counters.other_protocols += 1,
         }
+    }
+
+    fn take_tcp(&mut self, now: Instant, packet: Packet<'_>, ip: &IpPacket<'_>, is_marked: bool) {
         let Ok(view) = TcpSegment::parse(ip.payload()) else {
             self.counters.malformed += 1;
             return;
@@ -59,7 +66,7 @@ impl Stack {
             return;
         };
         let piece_len = packet.offload.piece_len.map(|len| usize::from(len.get()));
-        let segment = Segment::new(&view, ecn == CONGESTION_EXPERIENCED, piece_len);
+        let segment = Segment::new(&view, is_marked, piece_len);
         self.deliver(now, &tuple, &segment, None);
     }
 
@@ -87,6 +94,7 @@ impl Stack {
                     let verdict = waiting.arrive(segment);
                     self.in_time_wait(now, to, tuple, segment, verdict);
                 }
+                Holder::Udp(_) => debug_assert!(false, "a UDP socket gets no segments"),
                 Holder::Nobody => debug_assert!(false, "every socket of the table has a holder"),
             },
             Delivery::Sockets { .. } => debug_assert!(false, "TCP is for one socket"),

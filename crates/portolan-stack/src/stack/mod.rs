@@ -3,12 +3,15 @@
 mod calls;
 mod counters;
 mod events;
+mod icmp;
+mod icmp_limit;
 mod input;
 mod listener;
 mod output;
 mod secrets;
 mod settle;
 mod time_wait;
+mod udp;
 
 use std::collections::VecDeque;
 
@@ -16,18 +19,22 @@ use portolan_core::demux::FourTuple;
 use portolan_core::table::{Host, Owner, PortTable, SocketId};
 use slotmap::{SlotMap, new_key_type};
 
+use self::icmp::Control;
+use self::icmp_limit::IcmpLimit;
 use self::listener::Listener;
-use self::output::Answer;
+use self::output::{Answer, Ready};
 use self::secrets::Secrets;
 use self::time_wait::TimeWait;
-use crate::buffer::Pool;
+use self::udp::UdpSocket;
+use crate::buffer::{Datagrams, Pool};
 use crate::tcp::{Connection, Cx, Happened, TcpConfig};
 use crate::wheel::TimerWheel;
 use crate::{Instant, Packet};
 
-pub use calls::{ConnectError, ListenError, NoConnection};
+pub use calls::{ConnectError, ListenError, NoConnection, NoSocket};
 pub use counters::Counters;
 pub use events::Event;
+pub use udp::{Datagram, SendError};
 
 new_key_type! {
     /// The handle of a connection. It is never used for a second one.
@@ -35,6 +42,9 @@ new_key_type! {
 
     /// The handle of a listener. It is never used for a second one.
     pub struct ListenerId;
+
+    /// The handle of a UDP socket. It is never used for a second one.
+    pub struct UdpId;
 }
 
 /// How a stack behaves.
@@ -42,7 +52,7 @@ new_key_type! {
 pub struct StackConfig {
     /// The longest IP packet that the link takes, 576 to 65,535 bytes; other values count as the nearest.
     pub mtu: usize,
-    /// Leave checksums of TCP to the device: packets go out with [`PacketChecksum::Partial`](crate::PacketChecksum).
+    /// Leave checksums of TCP and UDP to the device: packets go out with [`PacketChecksum::Partial`](crate::PacketChecksum).
     pub checksum_offload: bool,
     /// Send super-segments of up to 65,535 bytes, for the device to cut.
     pub segmentation_offload: bool,
@@ -50,6 +60,8 @@ pub struct StackConfig {
     pub pool_bytes: usize,
     /// Whose the sockets are: privileged ports are for the privileged.
     pub owner: Owner,
+    /// How many bytes of datagrams may wait in each direction of a UDP socket; each counts 128 more.
+    pub udp_buffer: usize,
     /// How connections behave.
     pub tcp: TcpConfig,
 }
@@ -62,10 +74,14 @@ impl Default for StackConfig {
             segmentation_offload: false,
             pool_bytes: 16 << 20,
             owner: Owner::ROOT,
+            udp_buffer: 208 << 10,
             tcp: TcpConfig::default(),
         }
     }
 }
+
+/// ICMP packets that may wait to be sent; more are dropped, as if the network had lost them.
+const CONTROL_BYTES: usize = 256 << 10;
 
 /// A host's transport layer. See the [crate].
 #[derive(Debug)]
@@ -77,13 +93,17 @@ pub struct Stack {
     holders: Vec<Holder>,
     connections: SlotMap<ConnectionId, Box<Entry>>,
     listeners: SlotMap<ListenerId, Listener>,
+    udp: SlotMap<UdpId, UdpSocket>,
     /// Timers of connections, by their place in the table.
     wheel: TimerWheel,
-    /// Connections that may have something to send.
-    ready: VecDeque<ConnectionId>,
+    /// Connections and sockets that may have something to send.
+    ready: VecDeque<Ready>,
     /// RSTs and the like, which belong to no connection.
     answers: VecDeque<Answer>,
-    /// Connections and listeners of which the program is to be told.
+    /// ICMP packets to be sent.
+    control: Datagrams<(FourTuple, Control)>,
+    icmp_limit: IcmpLimit,
+    /// Connections, listeners and sockets of which the program is to be told.
     notices: VecDeque<events::Notice>,
     pool: Pool,
     counters: Counters,
@@ -97,6 +117,7 @@ enum Holder {
     Nobody,
     Listener(ListenerId),
     Connection(ConnectionId),
+    Udp(UdpId),
     /// A connection that the program may have forgotten, but the network has not.
     TimeWait(Box<TimeWait>),
 }
@@ -135,9 +156,12 @@ impl Stack {
             holders: Vec::new(),
             connections: SlotMap::with_key(),
             listeners: SlotMap::with_key(),
+            udp: SlotMap::with_key(),
             wheel: TimerWheel::new(),
             ready: VecDeque::new(),
             answers: VecDeque::new(),
+            control: Datagrams::new(CONTROL_BYTES),
+            icmp_limit: IcmpLimit::new(secret),
             notices: VecDeque::new(),
             pool: Pool::new(config.pool_bytes),
             counters: Counters::default(),

@@ -8,7 +8,7 @@ use portolan_core::wire::{
     ChecksumFill, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, PseudoHeader, TcpRepr, TcpSegment,
 };
 
-use super::Stack;
+use super::{ConnectionId, Stack, UdpId};
 use crate::packet::PacketChecksum;
 use crate::tcp::{Cx, Outgoing};
 use crate::{Instant, Offload, Transmit};
@@ -21,6 +21,13 @@ const MAX_PACKET: usize = 65_535;
 const HOP_LIMIT: u8 = 64;
 /// ECT(0) (RFC 3168, section 5).
 const ECN_CAPABLE: u8 = 2;
+
+/// What may have something to send. Each stands in the queue once: they take turns.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ready {
+    Connection(ConnectionId),
+    Udp(UdpId),
+}
 
 /// A segment that belongs to no connection.
 #[derive(Debug)]
@@ -39,7 +46,21 @@ impl Stack {
         if let Some(Answer { tuple, segment }) = self.answers.pop_front() {
             return Some(self.emit(&tuple, &segment, None, buffer));
         }
-        while let Some(id) = self.ready.pop_front() {
+        if let Some(transmit) = self.transmit_control(buffer) {
+            self.counters.packets_out += 1;
+            return Some(transmit);
+        }
+        while let Some(ready) = self.ready.pop_front() {
+            let id = match ready {
+                Ready::Connection(id) => id,
+                Ready::Udp(id) => {
+                    let Some(transmit) = self.transmit_udp(id, buffer) else {
+                        continue;
+                    };
+                    self.counters.packets_out += 1;
+                    return Some(transmit);
+                }
+            };
             let Some(entry) = self.connections.get_mut(id) else {
                 continue;
             };
@@ -53,7 +74,7 @@ impl Stack {
             let segment = entry.connection.poll_transmit(&cx, largest);
             if let Some(segment) = segment {
                 // To the back: connections take turns.
-                self.ready.push_back(id);
+                self.ready.push_back(Ready::Connection(id));
                 self.set_timer(id);
                 return Some(self.emit(&tuple, &segment, Some(id), buffer));
             }
@@ -96,7 +117,7 @@ impl Stack {
         &mut self,
         tuple: &FourTuple,
         segment: &Outgoing,
-        from: Option<super::ConnectionId>,
+        from: Option<ConnectionId>,
         buffer: &mut [u8],
     ) -> Transmit {
         self.counters.packets_out += 1;
@@ -132,7 +153,7 @@ impl Stack {
             .emit(transport, fill)
             .expect("the buffer was cut to the header and the data");
         let ecn = if segment.ecn_capable { ECN_CAPABLE } else { 0 };
-        self.emit_ip(tuple, ecn, header_len + segment.payload_len, ip);
+        self.emit_ip(tuple, IpProtocol::TCP, ecn, header_len + segment.payload_len, ip);
         Transmit {
             len,
             offload: Offload {
@@ -146,7 +167,14 @@ impl Stack {
         }
     }
 
-    fn emit_ip(&mut self, tuple: &FourTuple, ecn: u8, payload_len: usize, buffer: &mut [u8]) {
+    pub(super) fn emit_ip(
+        &mut self,
+        tuple: &FourTuple,
+        protocol: IpProtocol,
+        ecn: u8,
+        payload_len: usize,
+        buffer: &mut [u8],
+    ) {
         let written = match (tuple.local().ip(), tuple.remote().ip()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 // RFC 6864, section 4.1: of a packet that is never fragmented the field means nothing; a
@@ -160,7 +188,7 @@ impl Stack {
                     more_fragments: false,
                     fragment_offset: 0,
                     time_to_live: HOP_LIMIT,
-                    protocol: IpProtocol::TCP,
+                    protocol,
                     source,
                     destination,
                     options: &[],
@@ -172,7 +200,7 @@ impl Stack {
                 dscp: 0,
                 ecn,
                 flow_label: 0,
-                next_header: IpProtocol::TCP,
+                next_header: protocol,
                 hop_limit: HOP_LIMIT,
                 source: mapped(source),
                 destination: mapped(destination),
@@ -195,7 +223,7 @@ fn largest_payload(config: &super::StackConfig, tuple: &FourTuple) -> usize {
     MAX_PACKET - ip_header_len(tuple) - TcpSegment::MAX_HEADER_LEN
 }
 
-fn ip_header_len(tuple: &FourTuple) -> usize {
+pub(super) fn ip_header_len(tuple: &FourTuple) -> usize {
     if tuple.local().is_ipv4() {
         Ipv4Packet::MIN_HEADER_LEN
     } else {

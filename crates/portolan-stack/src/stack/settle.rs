@@ -3,6 +3,7 @@
 use portolan_core::table::Close;
 
 use super::events::Notice;
+use super::output::Ready;
 use super::time_wait::TimeWait;
 use super::{ConnectionId, Holder, Stack};
 use crate::Instant;
@@ -18,7 +19,7 @@ impl Stack {
         entry.pending |= happened;
         if !entry.is_ready {
             entry.is_ready = true;
-            self.ready.push_back(id);
+            self.ready.push_back(Ready::Connection(id));
         }
         if entry.half_open {
             self.settle_half_open(id, happened);
