@@ -9,25 +9,26 @@
 # SIZES is a list of PROCESSES:PAIRS, a pair being two connected sockets. Needs root for a network namespace of its
 # own. Peers are taken from PATH; those that are missing are named. The contenders take turns, so that what else the
 # machine does falls on all of them; every ratio is between medians of one run. Output goes to /dev/null.
-# PORTOLAN is the program to measure, if it is not to be built.
+# PORTOLAN and MANY_SOCKETS (an example of portolan-host) are the programs to run, if they are not to be built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-9}
 sizes=${SIZES-"25:1000 200:250"}
 user=${USER_ID:-0}
 
-cargo build --quiet --release --package portolan-host --example many_sockets
-target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-if [ -z "${PORTOLAN:-}" ]; then
+if [ -z "${PORTOLAN:-}" ] || [ -z "${MANY_SOCKETS:-}" ]; then
   cargo build --quiet --release --package portolan
+  cargo build --quiet --release --package portolan-host --example many_sockets
+  target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
   PORTOLAN=$target/release/portolan
+  MANY_SOCKETS=$target/release/examples/many_sockets
 fi
 
 # Copies, so that an ordinary user can run them wherever the source stands.
 dir=$(mktemp -d)
 chmod 755 "$dir"
 cp "$PORTOLAN" "$dir/portolan"
-cp "$target/release/examples/many_sockets" "$dir/many_sockets"
+cp "$MANY_SOCKETS" "$dir/many_sockets"
 space=portolan-bench-$$
 clean_up() {
   # The holders end when their standard input closes.
