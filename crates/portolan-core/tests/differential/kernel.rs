@@ -141,6 +141,12 @@ impl Socket {
         self.connect_raw(&[0; 28])
     }
 
+    /// Clears what the socket knows of the processor that its packets came in on. A connected socket
+    /// notes it by itself, and wins by it over its equals after a disconnect, on that processor only.
+    pub(crate) fn forget_processor(&self) -> io::Result<()> {
+        self.set_int(libc::SOL_SOCKET, libc::SO_INCOMING_CPU, -1)
+    }
+
     fn connect_raw(&self, address: &[u8]) -> io::Result<()> {
         // SAFETY: the kernel reads `address.len()` bytes at `address`.
         check(unsafe { libc::connect(self.fd(), address.as_ptr().cast(), length_of(address)) }).map(drop)

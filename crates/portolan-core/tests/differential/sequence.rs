@@ -490,6 +490,7 @@ impl<'a> Sequence<'a> {
 
     fn disconnect(&mut self, at: usize) -> Step {
         let live = &mut self.live[at];
+        live.socket.forget_processor()?;
         let kernel = live.socket.disconnect();
         live.listening = false;
         live.peer = None;
@@ -784,6 +785,7 @@ impl<'a> Sequence<'a> {
         for live in self.live.iter().filter(|live| !live.tcp) {
             // An error is of a datagram that this socket did not send: none can be pending.
             if live.socket.receive()?.is_some() {
+                live.socket.forget_processor()?;
                 receivers.insert(live.id);
             }
         }

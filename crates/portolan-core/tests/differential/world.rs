@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::kernel::{self, Tun};
 use crate::packets::{self, ACK, FIN, RST, SYN, Sent, Tcp};
@@ -39,13 +40,15 @@ link set p0 up
 link set p1 up
 ";
 
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
     ("net/ipv4/tcp_timestamps", "0"),
     ("net/ipv4/tcp_tw_reuse", "0"),
     ("net/ipv4/tcp_syncookies", "0"),
     ("net/ipv4/icmp_ratelimit", "0"),
+    ("net/ipv4/icmp_msgs_per_sec", "1000000"),
+    ("net/ipv4/icmp_msgs_burst", "1000000"),
     ("net/ipv6/icmp/ratelimit", "0"),
     ("net/ipv6/conf/default/accept_dad", "0"),
     ("net/ipv6/conf/default/accept_ra", "0"),
@@ -110,10 +113,37 @@ impl World {
         if !ip.wait()?.success() {
             return Err(io::Error::other("ip could not set up the namespace"));
         }
-        Ok(Self {
+        let mut world = Self {
             tuns,
             buffer: vec![0; 2048],
-        })
+        };
+        world.settle()?;
+        Ok(world)
+    }
+
+    /// Waits until both devices carry both families both ways: the kernel activates a new device in its
+    /// own time, and drops what it would send until then.
+    fn settle(&mut self) -> io::Result<()> {
+        if !self.has_packets() {
+            return Ok(());
+        }
+        for (device, source, destination) in [
+            (0, "10.8.0.100:9", "10.8.0.1:9"),
+            (0, "[fd08::100]:9", "[fd08::1]:9"),
+            (1, "10.9.0.100:9", "10.9.0.1:9"),
+            (1, "[fd09::100]:9", "[fd09::1]:9"),
+        ] {
+            let source = source.parse().expect("a constant");
+            let destination = destination.parse().expect("a constant");
+            let started = Instant::now();
+            while self.open(device, source, destination)?.0 != Answer::Reset {
+                if started.elapsed() > Duration::from_secs(10) {
+                    return Err(io::Error::other("the devices do not come up"));
+                }
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
     }
 
     /// Leaves this namespace for a new one, in which no port is held.
