@@ -1,9 +1,9 @@
-//! The table of four-tuples: 16 bytes for an IPv4 connection, found by one keyed hash.
+//! The table of four-tuples: 20 bytes for an IPv4 connection, found by one keyed hash.
 //!
-//! An entry is the four-tuple and the number of its socket. It says all that a packet needs: the table of
-//! sockets is touched only for the generation of the answer. Two bits of the number are flags. `ASK`
-//! says that the four-tuple alone does not decide, since the socket is bound to a device or several
-//! sockets have the same four-tuple (with different devices in TCP, at will in UDP).
+//! An entry is the four-tuple and the name of its socket. It says all that a packet needs: the table of
+//! sockets is not touched, which would be one more miss of the processor's caches. One bit of the number is a
+//! flag: `ASK` says that the four-tuple alone does not decide, since the socket is bound to a device, is in
+//! TIME-WAIT, or several sockets have the same four-tuple (with different devices in TCP, at will in UDP).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -114,6 +114,8 @@ fn ports_of([a, b, c, d]: [u8; 4]) -> (u16, u16) {
 struct Entry<K> {
     key: K,
     socket: u32,
+    /// Of the socket's name, so that the answer needs no look at the socket.
+    generation: u32,
 }
 
 /// The four-tuple alone does not decide.
@@ -124,8 +126,9 @@ const SOCKET: u32 = !ASK;
 /// What the table has for a four-tuple.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// This socket, whatever the device.
-    One(u32),
+    /// A connection that is the only one with this four-tuple and hears every device: its socket and the
+    /// generation of its name.
+    One(u32, u32),
     /// These sockets, in the order in which they came; their devices and ages decide.
     Ask(SmallVec<[u32; 4]>),
 }
@@ -150,13 +153,14 @@ impl Flows {
         }
     }
 
-    /// Enters a flow; `ask` if its socket is bound to a device. The answer is the hash to find it by.
-    pub(crate) fn insert(&mut self, tuple: &FourTuple, socket: u32, ask: bool) -> u64 {
+    /// Enters a flow of the socket of this name; `ask` if its device or state must be looked at. The answer
+    /// is the hash to find it by.
+    pub(crate) fn insert(&mut self, tuple: &FourTuple, (socket, generation): (u32, u32), ask: bool) -> u64 {
         let ask = if ask { ASK } else { 0 };
         let Self { keyed, v4, v6, twins } = self;
         match key(tuple) {
-            Key::V4(key) => insert(keyed, v4, twins, tuple, key, socket | ask),
-            Key::V6(key) => insert(keyed, v6, twins, tuple, key, socket | ask),
+            Key::V4(key) => insert(keyed, v4, twins, tuple, key, (socket | ask, generation)),
+            Key::V6(key) => insert(keyed, v6, twins, tuple, key, (socket | ask, generation)),
         }
     }
 
@@ -202,20 +206,20 @@ impl Flows {
     /// Who has this four-tuple.
     #[inline]
     pub(crate) fn find(&self, tuple: &FourTuple) -> Option<Found> {
-        let holder = match key(tuple) {
+        let (holder, generation) = match key(tuple) {
             Key::V4(key) => {
-                self.v4
-                    .find(self.keyed.hash_bytes(&key), |entry| entry.key == key)?
-                    .socket
+                let hash = self.keyed.hash_bytes(&key);
+                let entry = self.v4.find(hash, |entry| entry.key == key)?;
+                (entry.socket, entry.generation)
             }
             Key::V6(key) => {
-                self.v6
-                    .find(self.keyed.hash_bytes(&key), |entry| entry.key == key)?
-                    .socket
+                let hash = self.keyed.hash_bytes(&key);
+                let entry = self.v6.find(hash, |entry| entry.key == key)?;
+                (entry.socket, entry.generation)
             }
         };
         Some(if holder & ASK == 0 {
-            Found::One(holder)
+            Found::One(holder, generation)
         } else {
             Found::Ask(self.twins.get(tuple).map_or_else(
                 || SmallVec::from_slice(&[holder & SOCKET]),
@@ -241,7 +245,7 @@ fn insert<K: Copy + Eq + AsRef<[u8]>>(
     twins: &mut HashMap<FourTuple, Vec<u32>, Keyed>,
     tuple: &FourTuple,
     key: K,
-    socket: u32,
+    (socket, generation): (u32, u32),
 ) -> u64 {
     let hash = keyed.hash_bytes(key.as_ref());
     if let Some(entry) = table.find_mut(hash, |entry| entry.key == key) {
@@ -251,9 +255,15 @@ fn insert<K: Copy + Eq + AsRef<[u8]>>(
             .push(socket & SOCKET);
         entry.socket = socket | ASK;
     } else {
-        table.insert_unique(hash, Entry { key, socket }, |entry| {
-            keyed.hash_bytes(entry.key.as_ref())
-        });
+        table.insert_unique(
+            hash,
+            Entry {
+                key,
+                socket,
+                generation,
+            },
+            |entry| keyed.hash_bytes(entry.key.as_ref()),
+        );
     }
     hash
 }
@@ -292,9 +302,9 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_entry_is_16_bytes() {
-        assert_eq!(size_of::<Entry<Key4>>(), 16);
-        assert_eq!(size_of::<Entry<Key6>>(), 40);
+    fn an_ipv4_entry_is_20_bytes() {
+        assert_eq!(size_of::<Entry<Key4>>(), 20);
+        assert_eq!(size_of::<Entry<Key6>>(), 44);
     }
 
     #[test]
@@ -317,10 +327,10 @@ mod tests {
         ];
         let hashes: Vec<_> = (0..)
             .zip(&tuples)
-            .map(|(socket, tuple)| flows.insert(tuple, socket, false))
+            .map(|(socket, tuple)| flows.insert(tuple, (socket, 7), false))
             .collect();
         for ((socket, tuple), &hash) in (0..).zip(&tuples).zip(&hashes) {
-            assert_eq!(flows.find(tuple), Some(Found::One(socket)));
+            assert_eq!(flows.find(tuple), Some(Found::One(socket, 7)));
             assert_eq!(flows.tuple(hash, socket), Some(*tuple));
             flows.remove(hash, socket);
             assert_eq!(flows.find(tuple), None);
@@ -333,9 +343,9 @@ mod tests {
         let tuple = tuple("10.8.0.1:80", "10.8.0.9:5");
         for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
             let mut flows = Flows::new(Keyed::new([1; 16]));
-            let hash = flows.insert(&tuple, 1, false);
-            flows.insert(&tuple, 2, true);
-            flows.insert(&tuple, 3, false);
+            let hash = flows.insert(&tuple, (1, 0), false);
+            flows.insert(&tuple, (2, 0), true);
+            flows.insert(&tuple, (3, 0), false);
             assert_eq!(
                 flows.find(&tuple),
                 Some(Found::Ask(SmallVec::from_slice(&[1, 2, 3])))

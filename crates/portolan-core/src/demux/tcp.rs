@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::flows::{Found, FourTuple};
 use super::score::{self, Contender, Reasons};
 use super::{Delivery, Reason, Reply, Segment};
-use crate::table::{AddressKind, Device, PortTable, State, Transport};
+use crate::table::{AddressKind, Device, PortTable, SocketId, State, Transport};
 
 impl PortTable {
     pub(super) fn deliver_tcp(
@@ -14,14 +14,30 @@ impl PortTable {
         device: Option<Device>,
         segment: Segment,
     ) -> Delivery {
-        if let Some(socket) = self.flow(tuple, device) {
-            return Delivery::Socket {
-                to: self.id(socket),
-                because: match self.candidate(socket).state {
-                    State::TimeWait => Reason::TimeWait,
-                    State::Idle | State::Listening | State::Connected => Reason::FourTuple,
-                },
+        if let Some(found) = self.find_flow(Transport::Tcp, tuple) {
+            let asked = match found {
+                Found::One(socket, generation) => {
+                    return Delivery::Socket {
+                        to: SocketId::new(socket, generation),
+                        because: Reason::FourTuple,
+                    };
+                }
+                Found::Ask(sockets) => sockets,
             };
+            // Of several that hear the device, the latest.
+            let heard = asked
+                .into_iter()
+                .rev()
+                .find(|&socket| self.candidate(socket).hears(device));
+            if let Some(socket) = heard {
+                return Delivery::Socket {
+                    to: self.id(socket),
+                    because: match self.candidate(socket).state {
+                        State::TimeWait => Reason::TimeWait,
+                        State::Idle | State::Listening | State::Connected => Reason::FourTuple,
+                    },
+                };
+            }
         }
         let nobody = |because, reply| Delivery::Nobody { reply, because };
         match self.host().kind(tuple.local().ip()) {
@@ -50,18 +66,6 @@ impl PortTable {
             Segment::Other => nobody(Reason::NoConnection, Reply::Reset),
             // RFC 9293, section 3.10.7.1: "An incoming segment containing a RST is discarded."
             Segment::Reset => nobody(Reason::NoConnection, Reply::Nothing),
-        }
-    }
-
-    /// The connection with this four-tuple that hears the device; of several the latest.
-    #[inline]
-    fn flow(&self, tuple: &FourTuple, device: Option<Device>) -> Option<u32> {
-        match self.find_flow(Transport::Tcp, tuple)? {
-            Found::One(socket) => Some(socket),
-            Found::Ask(sockets) => sockets
-                .into_iter()
-                .rev()
-                .find(|&socket| self.candidate(socket).hears(device)),
         }
     }
 

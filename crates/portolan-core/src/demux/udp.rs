@@ -45,7 +45,7 @@ impl PortTable {
     ) -> impl Iterator<Item = u32> {
         let sockets = match self.find_flow(Transport::Udp, tuple) {
             None => smallvec::SmallVec::new(),
-            Some(Found::One(socket)) => smallvec::smallvec![socket],
+            Some(Found::One(socket, _)) => smallvec::smallvec![socket],
             Some(Found::Ask(sockets)) => sockets,
         };
         sockets
@@ -60,7 +60,7 @@ impl PortTable {
     fn connected(&self, tuple: &FourTuple, device: Option<Device>) -> Option<u32> {
         let found = self.find_flow(Transport::Udp, tuple)?;
         let sockets = match &found {
-            Found::One(socket) => std::slice::from_ref(socket),
+            Found::One(socket, _) => std::slice::from_ref(socket),
             Found::Ask(sockets) => sockets,
         };
         let hears = |socket: u32| self.candidate(socket).hears(device);

@@ -12,6 +12,10 @@ pub struct SocketId {
 }
 
 impl SocketId {
+    pub(crate) const fn new(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
+
     /// The place of the socket, for arrays beside the table: small numbers, one for each socket that exists,
     /// given again after it is gone.
     #[must_use]

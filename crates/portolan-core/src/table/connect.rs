@@ -189,7 +189,7 @@ impl PortTable {
         let tuple = four_tuple(wanted, remote)?;
         let holder = match self.flows(wanted.transport).find(&tuple) {
             None => None,
-            Some(Found::One(holder)) => Some(holder),
+            Some(Found::One(holder, _)) => Some(holder),
             Some(Found::Ask(holders)) => holders
                 .into_iter()
                 .find(|&holder| self.claim_of(holder).hears(wanted.device)),

@@ -350,7 +350,8 @@ impl PortTable {
         let (transport, ask) = (claim.transport, claim.device.is_some());
         // Which of a UDP socket's connects Linux finds at once depends on its seat.
         let ask = ask || transport == Transport::Udp;
-        let hash = self.flows_mut(transport).insert(tuple, index, ask);
+        let SocketId { index, generation } = self.sockets.id(index);
+        let hash = self.flows_mut(transport).insert(tuple, (index, generation), ask);
         self.sockets[index].set_flow_hash(hash);
         hash
     }

@@ -38,6 +38,8 @@ impl PortTable {
                     ..claim
                 },
             );
+            let hash = self.sockets[index].flow_hash();
+            self.tcp_flows.ask(hash, index);
             self.time_wait.push_back((self.now + TIME_WAIT, id));
         } else {
             self.remove(index);
