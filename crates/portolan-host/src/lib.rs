@@ -5,6 +5,7 @@
 //! host except where a call says so in its name.
 
 mod attribution;
+mod bind;
 mod bpf;
 mod cgroup;
 mod close;
@@ -33,6 +34,10 @@ mod spaces;
 mod take;
 mod user;
 
+pub use bind::{
+    BindExplanation, BindQuestion, BindVerdict, ExplainBindError, Helper, Obstacle, PlannedSocket, Sharing,
+    SharingOptions, Unsure, explain_bind,
+};
 pub use close::{DestroyError, destroy_socket};
 pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, InodeSet, PassedOver, find_holders};
 pub use listen_fds::{LISTEN_FDS_START, exec_with_sockets};
@@ -49,4 +54,4 @@ pub use snapshot::{Collector, Hidden, Snapshot};
 pub use socket::{Family, Queues, Socket, SocketAddress, SocketProtocol, State, TcpInfo};
 pub use space::{Space, SpaceId, SpaceName};
 pub use spaces::{SpaceError, own_ephemeral_ports};
-pub use user::Users;
+pub use user::{Users, user_id};

@@ -25,9 +25,26 @@ impl Users {
     }
 }
 
+/// The id of the user with this name, or with this number, known or not; `None` if it is neither.
+#[must_use]
+pub fn user_id(name: &str) -> Option<u32> {
+    match uzers::get_user_by_name(name) {
+        Some(user) => Some(user.uid()),
+        None => name.parse().ok(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_given_by_name_or_number() {
+        assert_eq!(user_id("root"), Some(0));
+        assert_eq!(user_id("4000000123"), Some(4_000_000_123));
+        assert_eq!(user_id("no-such-user"), None);
+        assert_eq!(user_id("-1"), None);
+    }
 
     #[test]
     fn root_has_a_name_and_a_made_up_user_has_none() {

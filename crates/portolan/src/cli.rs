@@ -38,6 +38,8 @@ pub(crate) enum Command {
     #[cfg(target_os = "linux")]
     Pick(commands::pick::Args),
     Decode(commands::decode::Args),
+    #[cfg(target_os = "linux")]
+    Explain(commands::explain::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }
@@ -61,6 +63,8 @@ impl Invocation {
             #[cfg(target_os = "linux")]
             Command::Pick(args) => commands::pick::run(&args, output),
             Command::Decode(args) => commands::decode::run(&args, output),
+            #[cfg(target_os = "linux")]
+            Command::Explain(args) => commands::explain::run(&args, self.verbose, output),
             Command::Completions(args) => commands::completions::run(&args, output),
             Command::Man(args) => commands::man::run(&args, output),
         }

@@ -2,6 +2,8 @@
 
 pub(crate) mod completions;
 pub(crate) mod decode;
+#[cfg(target_os = "linux")]
+pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod name;
