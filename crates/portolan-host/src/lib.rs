@@ -36,7 +36,7 @@ mod user;
 
 pub use bind::{
     BindExplanation, BindQuestion, BindVerdict, ExplainBindError, Helper, Obstacle, PlannedSocket, Sharing,
-    SharingOptions, Unsure, explain_bind,
+    SocketOptions, Unsure, explain_bind,
 };
 pub use close::{DestroyError, destroy_socket};
 pub use holders::{HoldersError, Holding, Holdings, HoldingsRequest, InodeSet, PassedOver, find_holders};

@@ -9,7 +9,7 @@ use portolan_core::{Address, Port, PortRange};
 
 use super::facts::{Facts, FactsError};
 use super::load::{Group, groups, table};
-use super::options::{OptionReader, SharingOptions};
+use super::options::{OptionReader, SocketOptions};
 use crate::{ProtocolSet, Query, Snapshot, SocketProtocol, Sources, SpaceError, SpaceName, SpaceSelect, StateSet};
 
 /// A socket that somebody would like to bind.
@@ -73,7 +73,7 @@ pub struct BindExplanation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
     /// They were read from the socket.
-    Known(SharingOptions),
+    Known(SocketOptions),
     /// They could not be read.
     Unknown,
 }
@@ -173,7 +173,7 @@ impl Obstacle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unsure {
-    /// Whether the sockets in the way set `SO_REUSEADDR` or `SO_REUSEPORT`.
+    /// Whether the sockets in the way set `SO_REUSEADDR`, `SO_REUSEPORT`, or as IPv6 connections `IPV6_V6ONLY`.
     Options,
     /// Which of several `SO_REUSEPORT` sockets the kernel remembers or meets first: that one decides alone.
     Order,
@@ -414,6 +414,12 @@ fn helpers(wish: &BindWish, table: &PortTable) -> Vec<Helper> {
 fn answer(wish: &BindWish, facts: &Facts, snapshot: &Snapshot) -> Answered {
     let mut reader = OptionReader::default();
     let mut groups = groups(snapshot, wish.transport, |index| reader.read(snapshot, index));
+    for group in &mut groups {
+        // The kernel no longer says whose a connection in TIME-WAIT was: it may have been this user's.
+        if group.existing.state == State::TimeWait {
+            group.existing.uid = wish.owner.uid;
+        }
+    }
     if wish.transport == Transport::Udp {
         // The kernel lists the newest socket of a port first, and the table wants it last.
         groups.reverse();
@@ -454,8 +460,15 @@ fn answer(wish: &BindWish, facts: &Facts, snapshot: &Snapshot) -> Answered {
                 },
             }
         }
-        BindAnswer::Unknown(in_use) => unsure(Unsure::Options, way(&in_use)),
+        BindAnswer::Unknown(in_use) if in_use.rule == Rule::UnknownOptions => {
+            unsure(Unsure::Options, way(&in_use))
+        }
+        // They surely do not share, but the port may remember a socket that let this one in.
+        BindAnswer::Unknown(in_use) => unsure(Unsure::Order, way(&in_use)),
         BindAnswer::No(BindError::InUse(in_use)) => {
+            if !is_refused_by_v6_only_too(wish, &host, &groups) {
+                return unsure(Unsure::Options, way(&in_use));
+            }
             if first_decides(wish, &host, &groups).is_some() || is_perhaps_remembered(wish, &groups) {
                 return unsure(Unsure::Order, way(&in_use));
             }
@@ -480,6 +493,17 @@ fn answer(wish: &BindWish, facts: &Facts, snapshot: &Snapshot) -> Answered {
         BindAnswer::No(BindError::V6Only { .. }) => no(Obstacle::V6Only),
         BindAnswer::No(error) => no(Obstacle::Other(error)),
     }
+}
+
+/// Whether the bind is refused too if every socket of which IPV6_V6ONLY is not known has set it.
+fn is_refused_by_v6_only_too(wish: &BindWish, host: &Host, groups: &[Group]) -> bool {
+    let groups = groups.iter().cloned().map(|mut group| {
+        group.existing.v6_only |= group.v6_only_unknown;
+        group
+    });
+    let groups = groups.collect::<Vec<_>>();
+    let (table, _) = table(host, &groups);
+    matches!(table.explain_bind(wish), BindAnswer::No(_))
 }
 
 /// Whether the privilege was taken for granted and is not certain.
@@ -532,9 +556,10 @@ fn named(snapshot: &Snapshot, groups: &[Group]) -> (Vec<usize>, Vec<Sharing>) {
         .iter()
         .flat_map(|group| {
             let sharing = match group.existing.reuse {
-                Some((reuse_address, reuse_port)) => Sharing::Known(SharingOptions {
+                Some((reuse_address, reuse_port)) => Sharing::Known(SocketOptions {
                     reuse_address,
                     reuse_port,
+                    v6_only: (group.existing.family == Family::Ipv6).then_some(group.existing.v6_only),
                 }),
                 None => Sharing::Unknown,
             };

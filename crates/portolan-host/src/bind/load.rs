@@ -1,11 +1,11 @@
 //! The sockets of a host, as the port table of `portolan-core` takes them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use portolan_core::table::{self, Device, Existing, Host, PortTable, SocketId, Transport};
 
-use super::options::SharingOptions;
+use super::options::SocketOptions;
 use crate::{Family, Snapshot, Socket, SocketAddress, SocketProtocol, State};
 
 /// Sockets that are the same to every bind: a busy port has a million connections and few of these.
@@ -17,13 +17,15 @@ struct Kind {
     state: table::State,
     device: Option<Device>,
     uid: u32,
-    options: Option<SharingOptions>,
+    options: Option<SocketOptions>,
 }
 
 /// The sockets of one kind.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) existing: Existing,
+    /// Whether IPV6_V6ONLY is not known: the kernel does not list it of connections.
+    pub(super) v6_only_unknown: bool,
     /// Their indices in the snapshot.
     pub(super) sockets: Vec<usize>,
 }
@@ -33,7 +35,7 @@ pub(super) struct Group {
 pub(super) fn groups(
     snapshot: &Snapshot,
     transport: Transport,
-    mut options: impl FnMut(usize) -> Option<SharingOptions>,
+    mut options: impl FnMut(usize) -> Option<SocketOptions>,
 ) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<Kind, usize> = HashMap::new();
@@ -46,6 +48,8 @@ pub(super) fn groups(
         };
         let options = options(index);
         existing.reuse = options.map(|options| (options.reuse_address, options.reuse_port));
+        let v6_only = socket.v6_only.or(options.and_then(|options| options.v6_only));
+        existing.v6_only = v6_only.unwrap_or(false);
         let kind = Kind {
             family: existing.family,
             v6_only: existing.v6_only,
@@ -58,6 +62,7 @@ pub(super) fn groups(
         let group = *known.entry(kind).or_insert_with(|| {
             groups.push(Group {
                 existing,
+                v6_only_unknown: v6_only.is_none() && existing.family == table::Family::Ipv6,
                 sockets: Vec::new(),
             });
             groups.len() - 1
@@ -112,12 +117,10 @@ fn existing(socket: &Socket, transport: Transport) -> Option<Existing> {
     };
     let local = inet(&socket.local).filter(|local| local.port() != 0)?;
     let remote = socket.remote.as_ref().and_then(inet);
-    // A specific IPv6 address leaves no room for IPv4: the kernel turns V6ONLY on, and does not tell it of TIME-WAIT.
-    let is_specific = matches!(local.ip(), IpAddr::V6(ip) if !ip.is_unspecified() && ip.to_ipv4_mapped().is_none());
     Some(Existing {
         transport,
         family,
-        v6_only: socket.v6_only.unwrap_or(is_specific && remote.is_none()),
+        v6_only: false,
         local,
         remote,
         state,

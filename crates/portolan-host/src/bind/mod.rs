@@ -20,4 +20,4 @@ pub use explain::{
     BindExplanation, BindQuestion, BindVerdict, ExplainBindError, Helper, Obstacle, PlannedSocket, Sharing, Unsure,
     explain_bind,
 };
-pub use options::SharingOptions;
+pub use options::SocketOptions;

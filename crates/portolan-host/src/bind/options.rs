@@ -12,13 +12,15 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 
 use crate::{Owner, Ownership, Snapshot};
 
-/// The options that let sockets share a port.
+/// The options that decide who may share a port with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SharingOptions {
+pub struct SocketOptions {
     /// `SO_REUSEADDR`.
     pub reuse_address: bool,
     /// `SO_REUSEPORT`.
     pub reuse_port: bool,
+    /// `IPV6_V6ONLY`, which of a connection the kernel does not list either; `None` for IPv4.
+    pub v6_only: Option<bool>,
 }
 
 /// Reads options, and keeps hold of the processes it asked.
@@ -30,7 +32,7 @@ pub(super) struct OptionReader {
 
 impl OptionReader {
     /// The options of the socket at `index`, if some holder of it can be asked.
-    pub(super) fn read(&mut self, snapshot: &Snapshot, index: usize) -> Option<SharingOptions> {
+    pub(super) fn read(&mut self, snapshot: &Snapshot, index: usize) -> Option<SocketOptions> {
         let inode = snapshot.sockets[index].inode;
         let owners = match snapshot.ownership.get(index)? {
             Ownership::Held(owners) => owners,
@@ -44,7 +46,7 @@ impl OptionReader {
         owners.iter().find_map(|owner| self.ask(owner, inode))
     }
 
-    fn ask(&mut self, owner: &Owner, inode: u64) -> Option<SharingOptions> {
+    fn ask(&mut self, owner: &Owner, inode: u64) -> Option<SocketOptions> {
         let process = self
             .processes
             .entry(owner.pid)
@@ -58,14 +60,15 @@ impl OptionReader {
 }
 
 /// The options of descriptor `fd` of a process, if it is still the socket with this inode.
-fn options_of(process: &OwnedFd, fd: i32, inode: u64) -> Result<Option<SharingOptions>, Errno> {
+fn options_of(process: &OwnedFd, fd: i32, inode: u64) -> Result<Option<SocketOptions>, Errno> {
     let socket = pidfd_getfd(process, fd, PidfdGetfdFlags::empty())?;
     if rustix::fs::fstat(&socket)?.st_ino != inode {
         return Ok(None);
     }
-    Ok(Some(SharingOptions {
+    Ok(Some(SocketOptions {
         reuse_address: sockopt::socket_reuseaddr(&socket)?,
         reuse_port: sockopt::socket_reuseport(&socket)?,
+        v6_only: sockopt::ipv6_v6only(&socket).ok(),
     }))
 }
 

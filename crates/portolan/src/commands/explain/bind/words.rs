@@ -123,7 +123,7 @@ const fn rule_text(rule: Rule) -> &'static str {
 const fn unsure_text(unsure: Unsure) -> &'static str {
     match unsure {
         Unsure::Options => {
-            "it would succeed only if the sockets in the way set the same option, and theirs cannot be read"
+            "whether the sockets in the way share depends on options of theirs, which cannot be read"
         }
         Unsure::Order => {
             "of several SO_REUSEPORT sockets the kernel asks one alone, and which one cannot be read"
