@@ -351,7 +351,7 @@ fn another_users_reuse_port_does_not_share() {
     // The kernel goes by the owner at the moment of the bind.
     let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     holder.set_reuse_port(true).unwrap();
-    let other = rustix::fs::Uid::from_raw(65_534);
+    let other = rustix::fs::Uid::from_raw(65_533);
     if let Err(errno) = rustix::fs::fchown(&holder, Some(other), None) {
         return private::skipped(&format!("only root gives a socket to another user: {errno}"));
     }
@@ -367,7 +367,7 @@ fn another_users_reuse_port_does_not_share() {
     );
     assert!(plan.hold().is_err());
     let theirs = BindQuestion {
-        uid: Some(65_534),
+        uid: Some(65_533),
         ..plan.question()
     };
     let theirs = explain_bind(&theirs, &Sources::default()).unwrap();
@@ -384,7 +384,10 @@ fn privileged_ports_depend_on_the_user() {
         };
         explain_bind(&question, &Sources::default()).unwrap().verdict
     };
-    assert!(!matches!(of(Some(0)), BindVerdict::No(Obstacle::Privileged { .. })));
+    assert!(!matches!(
+        of(Some(0)),
+        BindVerdict::No(Obstacle::Privileged { .. })
+    ));
     let ours = of(None);
     assert_ne!(agrees(&ours, &plan.hold()), Some(false), "{ours:?}");
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
@@ -428,7 +431,13 @@ fn another_port_space_has_its_own_sockets() {
     private::in_namespace("another_port_space_has_its_own_sockets", || {
         let listener = TcpListener::bind("127.0.0.1:7777").unwrap();
         let mut other = Command::new("unshare")
-            .args(["--net", "--", "sh", "-c", "ip link set lo up; echo; exec sleep 60"])
+            .args([
+                "--net",
+                "--",
+                "sh",
+                "-c",
+                "ip link set lo up; echo; exec sleep 60",
+            ])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
@@ -443,7 +452,10 @@ fn another_port_space_has_its_own_sockets() {
         let there = explain_bind(&there, &Sources::default());
         other.kill().unwrap();
         other.wait().unwrap();
-        assert!(matches!(here, BindVerdict::No(Obstacle::InUse { .. })), "{here:?}");
+        assert!(
+            matches!(here, BindVerdict::No(Obstacle::InUse { .. })),
+            "{here:?}"
+        );
         let there = there.unwrap().verdict;
         assert!(matches!(there, BindVerdict::Yes { .. }), "{there:?}");
         drop(listener);
@@ -455,7 +467,12 @@ fn without_loopback_its_addresses_are_nobodys() {
     private::in_namespace("without_loopback_its_addresses_are_nobodys", || {
         let down = Command::new("ip").args(["link", "set", "lo", "down"]).status();
         assert!(down.unwrap().success());
-        for text in ["127.0.0.1:5000", "[::1]:5000", "127.255.255.255:5000", "0.0.0.0:5000"] {
+        for text in [
+            "127.0.0.1:5000",
+            "[::1]:5000",
+            "127.255.255.255:5000",
+            "0.0.0.0:5000",
+        ] {
             let plan = Plan::tcp(text);
             let verdict = plan.explain().verdict;
             assert_eq!(agrees(&verdict, &plan.hold()), Some(true), "{text}: {verdict:?}");

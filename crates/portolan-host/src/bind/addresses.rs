@@ -37,15 +37,27 @@ impl OwnAddresses {
         let mut fixed = [0; ROUTE_FIXED];
         fixed[0] = AF_INET;
         let request = Request::new(GET_ROUTE, Request::REQUEST | Request::DUMP, 1);
-        dump(transport, &mut buffer, 1, &request.bytes(&fixed).finish(), |payload| {
-            own.ipv4.extend(local_route(payload));
-        })?;
+        dump(
+            transport,
+            &mut buffer,
+            1,
+            &request.bytes(&fixed).finish(),
+            |payload| {
+                own.ipv4.extend(local_route(payload));
+            },
+        )?;
         let mut fixed = [0; ADDRESS_FIXED];
         fixed[0] = AF_INET6;
         let request = Request::new(GET_ADDRESS, Request::REQUEST | Request::DUMP, 2);
-        dump(transport, &mut buffer, 2, &request.bytes(&fixed).finish(), |payload| {
-            own.ipv6.extend(usable_ipv6(payload));
-        })?;
+        dump(
+            transport,
+            &mut buffer,
+            2,
+            &request.bytes(&fixed).finish(),
+            |payload| {
+                own.ipv6.extend(usable_ipv6(payload));
+            },
+        )?;
         Ok(own)
     }
 
@@ -171,7 +183,11 @@ mod tests {
         let own = OwnAddresses::read_from(&mut script).unwrap();
         let has = |text: &str| own.has_ipv4(text.parse().unwrap());
         assert!(has("127.9.9.9") && has("10.8.0.255") && !has("10.8.0.1") && !has("128.0.0.1"));
-        let ipv6: Vec<_> = own.ipv6.iter().map(|(ip, device)| format!("{ip}%{device}")).collect();
+        let ipv6: Vec<_> = own
+            .ipv6
+            .iter()
+            .map(|(ip, device)| format!("{ip}%{device}"))
+            .collect();
         assert_eq!(ipv6, ["fd08::1%7", "fd08::3%7"]);
     }
 

@@ -3,14 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use portolan_core::table::{
-    BindAnswer, BindError, BindWish, Device, Errno, Family, Host, InUse, Owner, PortTable, Rule, State, Transport,
+    BindAnswer, BindError, BindWish, Device, Errno, Family, Host, InUse, Owner, PortTable, Rule, State,
+    Transport,
 };
 use portolan_core::{Address, Port, PortRange};
 
 use super::facts::{Facts, FactsError};
 use super::load::{Group, groups, table};
 use super::options::{OptionReader, SocketOptions};
-use crate::{ProtocolSet, Query, Snapshot, SocketProtocol, Sources, SpaceError, SpaceName, SpaceSelect, StateSet};
+use crate::{
+    ProtocolSet, Query, Snapshot, SocketProtocol, Sources, SpaceError, SpaceName, SpaceSelect, StateSet,
+};
 
 /// A socket that somebody would like to bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -383,8 +386,8 @@ struct Answered {
 fn helpers(wish: &BindWish, table: &PortTable) -> Vec<Helper> {
     let certain = |wish: &BindWish| match table.explain_bind(wish) {
         BindAnswer::Yes(_) => Some(true),
-        BindAnswer::Unknown(_) => Some(false),
-        BindAnswer::No(_) => None,
+        BindAnswer::Unknown(in_use) if in_use.rule == Rule::UnknownOptions => Some(false),
+        BindAnswer::Unknown(_) | BindAnswer::No(_) => None,
     };
     let mut helpers = Vec::new();
     if !wish.reuse_address {
@@ -406,7 +409,11 @@ fn helpers(wish: &BindWish, table: &PortTable) -> Vec<Helper> {
             v6_only: true,
             ..*wish
         };
-        helpers.extend(certain(&changed).filter(|certain| *certain).map(|_| Helper::V6Only));
+        helpers.extend(
+            certain(&changed)
+                .filter(|certain| *certain)
+                .map(|_| Helper::V6Only),
+        );
     }
     helpers
 }

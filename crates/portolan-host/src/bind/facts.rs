@@ -53,8 +53,7 @@ impl Facts {
             return Self::read_here(proc_root);
         }
         let gone = |error: &dyn std::fmt::Display| FactsError::Enter(io::Error::other(error.to_string()));
-        let found =
-            spaces::select(proc_root, &SpaceSelect::Inode(inode)).map_err(|error| gone(&error))?;
+        let found = spaces::select(proc_root, &SpaceSelect::Inode(inode)).map_err(|error| gone(&error))?;
         let candidate = found.candidates.into_iter().next();
         let candidate: Candidate = candidate.ok_or_else(|| gone(&"it is gone"))?;
         // A thread that has entered another namespace ends there.

@@ -17,7 +17,7 @@ mod options;
 mod privilege;
 
 pub use explain::{
-    BindExplanation, BindQuestion, BindVerdict, ExplainBindError, Helper, Obstacle, PlannedSocket, Sharing, Unsure,
-    explain_bind,
+    BindExplanation, BindQuestion, BindVerdict, ExplainBindError, Helper, Obstacle, PlannedSocket, Sharing,
+    Unsure, explain_bind,
 };
 pub use options::SocketOptions;

@@ -66,8 +66,7 @@ fn target(
         Some(protocol) if needs_protocol => {
             // What is wrong is said of the user's own words, if it is wrong by itself.
             let named = format!("{text}/{protocol}");
-            Notation::parse(&named, services)
-                .or_else(|error| Notation::parse(text, services).and(Err(error)))
+            Notation::parse(&named, services).or_else(|error| Notation::parse(text, services).and(Err(error)))
         }
         _ => Notation::parse(text, services),
     };

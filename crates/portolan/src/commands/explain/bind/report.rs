@@ -38,7 +38,12 @@ pub(super) fn write(
         let errno = obstacle.errno();
         row(out, "error", &format!("{errno}, {}", words::meaning(errno)))?;
     }
-    for (count, (&index, &sharing)) in explanation.in_the_way.iter().zip(&explanation.sharing).enumerate() {
+    for (count, (&index, &sharing)) in explanation
+        .in_the_way
+        .iter()
+        .zip(&explanation.sharing)
+        .enumerate()
+    {
         let label = if count == 0 { "in the way" } else { "" };
         if count == MOST_SHOWN {
             let more = explanation.in_the_way.len() - MOST_SHOWN;

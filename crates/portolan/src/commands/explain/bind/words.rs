@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use portolan_core::table::{Errno, Family, Rule, Transport};
 use portolan_core::{Escaped, Protocol};
 use portolan_host::{
-    BindExplanation, BindQuestion, BindVerdict, Helper, Obstacle, Ownership, OwnerlessReason, PlannedSocket, Sharing, State,
-    Unsure, Users,
+    BindExplanation, BindQuestion, BindVerdict, Helper, Obstacle, OwnerlessReason, Ownership, PlannedSocket,
+    Sharing, State, Unsure, Users,
 };
 
 /// A planned socket as the field writes it: `[::]:80/tcp`, `[fe80::1%eth0]:22/tcp`.
@@ -89,7 +89,10 @@ fn obstacle_text(obstacle: &Obstacle, planned: &PlannedSocket) -> String {
             address,
             device: Some(device),
         } => format!("{address} is not an address of {}", Escaped::new(device)),
-        Obstacle::AddressNotLocal { address, device: None } => {
+        Obstacle::AddressNotLocal {
+            address,
+            device: None,
+        } => {
             format!("{address} is not an address of this port space")
         }
         Obstacle::Privileged { unprivileged_start } => format!(
@@ -190,11 +193,7 @@ pub(super) fn remedies(question: &BindQuestion, explanation: &BindExplanation) -
 
 fn in_use_remedies(question: &BindQuestion, explanation: &BindExplanation) -> Vec<String> {
     let snapshot = &explanation.snapshot;
-    let socket_name = format!(
-        "{}/{}",
-        question.port,
-        protocol(explanation.planned.transport)
-    );
+    let socket_name = format!("{}/{}", question.port, protocol(explanation.planned.transport));
     let mut remedies = Vec::new();
     let first = explanation.in_the_way.first().copied();
     let held = first.and_then(|index| match snapshot.ownership.get(index) {
@@ -212,7 +211,10 @@ fn in_use_remedies(question: &BindQuestion, explanation: &BindExplanation) -> Ve
             Some(unit) if unit.ends_with(".service") => {
                 format!("stop {name}: systemctl stop {}", Escaped::new(unit))
             }
-            _ => format!("stop {name} (pid {}): portolan who {socket_name} --kill", owner.pid),
+            _ => format!(
+                "stop {name} (pid {}): portolan who {socket_name} --kill",
+                owner.pid
+            ),
         });
     }
     let is_waiting = |&index: &usize| snapshot.sockets[index].state == State::TimeWait;
@@ -221,7 +223,9 @@ fn in_use_remedies(question: &BindQuestion, explanation: &BindExplanation) -> Ve
     }
     for helper in &explanation.helpers {
         remedies.push(match helper {
-            Helper::ReuseAddress { certain: true } => "set SO_REUSEADDR before bind (--reuse-address)".to_owned(),
+            Helper::ReuseAddress { certain: true } => {
+                "set SO_REUSEADDR before bind (--reuse-address)".to_owned()
+            }
             Helper::ReuseAddress { certain: false } => {
                 "set SO_REUSEADDR before bind: it helps if the socket in the way had it set too".to_owned()
             }
