@@ -318,9 +318,8 @@ fn early_obstacle(question: &BindQuestion, facts: &Facts, planned: &PlannedSocke
     let address = planned.local.ip();
     let privilege_first = planned.family == Family::Ipv6;
     // IPv4 asks for the address before the privilege, IPv6 after it; there the table's own order holds.
-    let is_refused = !facts.may_bind(address)
-        && !(privilege_first && is_privilege_missing(question, facts))
-        && !needs_scope(address);
+    let comes_later = privilege_first && is_privilege_missing(question, facts) || needs_scope(address);
+    let is_refused = !(comes_later || facts.may_bind(address));
     is_refused.then(|| Obstacle::AddressNotLocal {
         address: address.to_canonical(),
         device: None,

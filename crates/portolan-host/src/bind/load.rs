@@ -48,7 +48,9 @@ pub(super) fn groups(
         };
         let options = options(index);
         existing.reuse = options.map(|options| (options.reuse_address, options.reuse_port));
-        let v6_only = socket.v6_only.or(options.and_then(|options| options.v6_only));
+        let v6_only = socket
+            .v6_only
+            .or_else(|| options.and_then(|options| options.v6_only));
         existing.v6_only = v6_only.unwrap_or(false);
         let kind = Kind {
             family: existing.family,
