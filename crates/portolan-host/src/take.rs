@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use portolan_core::PortRange;
 use rustix::thread::CapabilitySet;
@@ -11,9 +13,9 @@ use crate::attribution::{self, View};
 use crate::container_name::{self, Stores};
 use crate::proc_root::read_link;
 use crate::{
-    Hidden, Holding, HoldingsRequest, InodeSet, Owner, OwnerlessReason, Ownership, ProcRoot, Process, Query,
-    Snapshot, Socket, SocketRead, Sources, SpaceError, SpaceSelect, StartTime, State, Users, find_holders,
-    read_inodes, read_sockets,
+    Hidden, HoldersError, Holding, Holdings, HoldingsRequest, InodeSet, Owner, OwnerlessReason, Ownership,
+    ProcRoot, Process, Query, Snapshot, Socket, SocketRead, Sources, SpaceError, SpaceSelect, StartTime,
+    State, Users, find_holders, read_inodes, read_sockets,
 };
 
 impl Snapshot {
@@ -32,15 +34,14 @@ impl Snapshot {
     /// As [`take`](Self::take).
     pub fn take_from(query: &Query, sources: &Sources) -> Result<Self, SpaceError> {
         let mut widened = with_listeners(query);
-        let mut read = match (read_sockets(&widened, sources), &query.space) {
-            (Err(error @ SpaceError::NoSuchName { .. }), SpaceSelect::Named(name)) => {
-                let root = ProcRoot::open(&sources.proc_root).map_err(|_| error.clone())?;
-                let pid = container_name::process_of(&root, &Stores::system(), name).ok_or(error)?;
-                widened.space = SpaceSelect::Process(pid);
-                read_sockets(&widened, sources)?
-            }
-            (read, _) => read?,
-        };
+        let (read, early) = thread::scope(|scope| {
+            // To list everything takes the whole time of either, and they do not need each other.
+            let early = asks_for_everything(query).then(|| scope.spawn(|| every_holder(sources)));
+            let read = read_named(&mut widened, sources);
+            let early = early.map(|early| early.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            (read, early.flatten())
+        });
+        let mut read = read?;
         let mut snapshot = Self {
             collectors: read.collectors.iter().copied().collect(),
             hidden: Hidden {
@@ -53,7 +54,7 @@ impl Snapshot {
         };
         snapshot.unlisted = read.unlisted;
         let ownership = if query.owners {
-            let mut finder = Finder::new(&widened, sources, &mut snapshot);
+            let mut finder = Finder::new(&widened, sources, &mut snapshot, early);
             let ownership = finder.attribute(&read);
             finder.look_up_processes(&read.sockets, &ownership);
             ownership
@@ -122,18 +123,49 @@ fn with_listeners(query: &Query) -> Query {
     widened
 }
 
+/// Reads the sockets. A name that is no namespace's may be a container's; then the query is narrowed to it.
+fn read_named(query: &mut Query, sources: &Sources) -> Result<SocketRead, SpaceError> {
+    match (read_sockets(query, sources), &query.space) {
+        (Err(error @ SpaceError::NoSuchName { .. }), SpaceSelect::Named(name)) => {
+            let root = ProcRoot::open(&sources.proc_root).map_err(|_| error.clone())?;
+            let pid = container_name::process_of(&root, &Stores::system(), name).ok_or(error)?;
+            query.space = SpaceSelect::Process(pid);
+            read_sockets(query, sources)
+        }
+        (read, _) => read,
+    }
+}
+
+/// Whether so many sockets are asked for that it is best to look for the holders of all there are.
+fn asks_for_everything(query: &Query) -> bool {
+    query.owners && query.local_ports.is_none() && query.states.contains(State::Established)
+}
+
+/// The holders of every socket; `None` if there is no /proc, which is said later.
+fn every_holder(sources: &Sources) -> Option<Result<Holdings, HoldersError>> {
+    let root = ProcRoot::open(&sources.proc_root).ok()?;
+    Some(find_holders(&root, &HoldingsRequest::default()))
+}
+
 /// Finds who holds the sockets of one reading.
 struct Finder<'a> {
     query: &'a Query,
     sources: &'a Sources,
     snapshot: &'a mut Snapshot,
     root: Option<ProcRoot>,
+    /// What a look at every descriptor has found already.
+    early: Option<Result<Holdings, HoldersError>>,
     /// When the last look at the processes began.
     began: StartTime,
 }
 
 impl<'a> Finder<'a> {
-    fn new(query: &'a Query, sources: &'a Sources, snapshot: &'a mut Snapshot) -> Self {
+    fn new(
+        query: &'a Query,
+        sources: &'a Sources,
+        snapshot: &'a mut Snapshot,
+        early: Option<Result<Holdings, HoldersError>>,
+    ) -> Self {
         let root = match ProcRoot::open(&sources.proc_root) {
             Ok(root) => Some(root),
             Err(error) => {
@@ -146,6 +178,7 @@ impl<'a> Finder<'a> {
             sources,
             snapshot,
             root,
+            early,
             began: StartTime::now(),
         }
     }
@@ -199,7 +232,7 @@ impl<'a> Finder<'a> {
             cgroups,
             ..HoldingsRequest::default()
         };
-        match find_holders(root, &request) {
+        match self.early.take().unwrap_or_else(|| find_holders(root, &request)) {
             Ok(found) => {
                 let complete = (found.unreadable_processes() == 0 && !found.hidden_processes)
                     || is_all_powerful(&self.sources.proc_root);
