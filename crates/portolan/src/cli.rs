@@ -35,10 +35,8 @@ pub(crate) enum Command {
     Who(commands::who::Args),
     Name(commands::name::Args),
     Parse(commands::parse::Args),
-    #[cfg(target_os = "linux")]
     Pick(commands::pick::Args),
     Decode(commands::decode::Args),
-    #[cfg(target_os = "linux")]
     Explain(commands::explain::Args),
     Completions(commands::completions::Args),
     Man(commands::man::Args),
@@ -60,10 +58,8 @@ impl Invocation {
             Command::Who(args) => commands::who::run(&args, self.verbose, output),
             Command::Name(args) => commands::name::run(&args, output),
             Command::Parse(args) => commands::parse::run(&args, output),
-            #[cfg(target_os = "linux")]
             Command::Pick(args) => commands::pick::run(&args, output),
             Command::Decode(args) => commands::decode::run(&args, output),
-            #[cfg(target_os = "linux")]
             Command::Explain(args) => commands::explain::run(&args, self.verbose, output),
             Command::Completions(args) => commands::completions::run(&args, output),
             Command::Man(args) => commands::man::run(&args, output),

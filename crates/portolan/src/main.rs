@@ -3,15 +3,23 @@
 //! This crate parses the command line, calls the libraries and prints; it holds nothing that another
 //! program would want.
 
+#![cfg_attr(
+    portolan_elsewhere,
+    allow(dead_code, reason = "the commands that read Linux use more of what is shared")
+)]
+
 mod ask;
 mod cli;
 mod commands;
 mod exit;
+#[cfg(not(portolan_elsewhere))]
 mod footer;
+#[cfg(not(portolan_elsewhere))]
 mod json;
 mod output;
 mod services;
 mod terminal;
+#[cfg(not(portolan_elsewhere))]
 mod text;
 
 use std::process::ExitCode;

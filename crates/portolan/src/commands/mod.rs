@@ -2,13 +2,19 @@
 
 pub(crate) mod completions;
 pub(crate) mod decode;
-#[cfg(target_os = "linux")]
+#[cfg(portolan_elsewhere)]
+mod elsewhere;
+#[cfg(not(portolan_elsewhere))]
 pub(crate) mod explain;
+#[cfg(not(portolan_elsewhere))]
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod name;
 pub(crate) mod parse;
-#[cfg(target_os = "linux")]
+#[cfg(not(portolan_elsewhere))]
 pub(crate) mod pick;
-#[cfg(target_os = "linux")]
+#[cfg(not(portolan_elsewhere))]
 pub(crate) mod who;
+
+#[cfg(portolan_elsewhere)]
+pub(crate) use elsewhere::{explain, list, pick, who};

@@ -178,12 +178,12 @@ fn complain(text: &str) {
 }
 
 /// The range from which this machine's kernel takes the ports that it chooses itself.
-#[cfg(target_os = "linux")]
+#[cfg(not(portolan_elsewhere))]
 fn ephemeral_ports() -> Option<PortRange> {
     portolan_host::own_ephemeral_ports()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(portolan_elsewhere)]
 fn ephemeral_ports() -> Option<PortRange> {
     None
 }
