@@ -21,6 +21,8 @@ pub struct Sources {
     pub proc_root: PathBuf,
     /// Whether to ask by netlink. Without, only the text files of `proc_root` are read.
     pub netlink: bool,
+    /// The only way to look for the holders of sockets, to compare the ways; `None` for the best that can.
+    pub holders: Option<Collector>,
 }
 
 impl Default for Sources {
@@ -29,6 +31,7 @@ impl Default for Sources {
         Self {
             proc_root: PathBuf::from("/proc"),
             netlink: true,
+            holders: None,
         }
     }
 }
@@ -288,6 +291,7 @@ impl<'a> Reading<'a> {
         let id = self.add(space);
         let inventory = Inventory::read(net);
         let mut any = false;
+        let mut unlisted = ProtocolSet::EMPTY;
         for protocol in self.query.protocols.iter() {
             if inventory.lacks(protocol) {
                 self.read.absent = self.read.absent.with(protocol);
@@ -295,11 +299,14 @@ impl<'a> Reading<'a> {
             }
             match self.list_text(net, protocol, id) {
                 Some(true) => any = true,
-                Some(false) => self.read.unlisted = self.read.unlisted.with(protocol),
+                Some(false) => unlisted = unlisted.with(protocol),
                 None => {}
             }
         }
-        if !any {
+        if any {
+            self.read.unlisted = self.read.unlisted.iter().chain(unlisted.iter()).collect();
+        } else {
+            // Where there is no list at all, it is not the kernel that has none.
             self.read.spaces.pop();
         }
         any

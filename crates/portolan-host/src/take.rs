@@ -230,6 +230,7 @@ impl<'a> Finder<'a> {
         let request = HoldingsRequest {
             inodes: Some(inodes),
             cgroups,
+            only: self.sources.holders,
             ..HoldingsRequest::default()
         };
         match self.early.take().unwrap_or_else(|| find_holders(root, &request)) {
