@@ -1,8 +1,12 @@
 //! Who holds a socket, asked of the running kernel through every collector: the answers must be equal.
 #![expect(
     unsafe_code,
-    reason = "unshare and set*id for one thread alone, in the module `thread`"
+    reason = "unshare and set*id for one thread alone in the module `thread`, fork in `churn`"
 )]
+
+#[path = "private/churn.rs"]
+mod churn;
+mod private;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -20,6 +24,9 @@ use portolan_host::{
     Collector, HandleError, HoldersError, Holding, HoldingsRequest, ProcRoot, Process, ProcessHandle,
     ReadProcessError, Signal, StartTime, Users, find_holders,
 };
+
+use churn::come_and_go;
+use private::in_namespace;
 
 /// Between fork and exec a new process holds every descriptor of its parent, so tests that start
 /// processes, and tests that count holders, take turns.
@@ -257,19 +264,9 @@ fn a_process_may_call_itself_anything() {
     }
 }
 
-#[test]
-fn processes_that_come_and_go_do_not_disturb() {
-    come_and_go(1_000);
-}
-
-#[test]
-#[ignore = "takes some ten seconds"]
-fn twenty_thousand_processes_that_come_and_go_do_not_disturb() {
-    come_and_go(20_000);
-}
-
 /// Looks for the holders of everything, again and again, while so many processes start and end.
-fn come_and_go(count: u32) {
+#[test]
+fn twenty_thousand_processes_that_come_and_go_do_not_disturb() {
     let _turn = turn();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let inode = inode(&socket);
@@ -283,12 +280,7 @@ fn come_and_go(count: u32) {
         Ok(_) => collectors.push(Collector::BpfTaskFile),
         Err(error) => eprintln!("skipped: {error}"),
     }
-    let (_here, there) = UnixStream::pair().unwrap();
-    let mut churn = shell(
-        &format!("echo; i=0; while [ $i -lt {count} ]; do (:); i=$((i+1)); done"),
-        there.into(),
-    );
-    loop {
+    come_and_go(20_000, || {
         for only in &collectors {
             let found = find_holders(&root, &everything(*only)).unwrap();
             assert_eq!(found.warnings, [""; 0]);
@@ -302,10 +294,7 @@ fn come_and_go(count: u32) {
                 }
             }
         }
-        if churn.0.try_wait().unwrap().is_some() {
-            break;
-        }
-    }
+    });
 }
 
 #[test]
@@ -388,58 +377,30 @@ fn hidden_processes_are_noticed() {
     .unwrap();
 }
 
-/// Runs one of the tests below in a PID namespace of its own.
 #[test]
 fn in_another_pid_namespace_the_numbers_are_its_own() {
     let _turn = turn();
-    let mut unshare = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        unshare.args(["--user", "--map-root-user"]);
-    }
-    let output = unshare
-        .args(["--pid", "--fork", "--mount-proc"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "inside_a_pid_namespace", "--nocapture"])
-        .output();
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => {
-            eprintln!("skipped: cannot run unshare: {error}");
-            return;
-        }
-    };
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if errors.starts_with("unshare:") {
-        eprintln!("skipped: {errors}");
-        return;
-    }
-    assert!(output.status.success(), "{errors}");
-    assert!(errors.contains("checked in process 1"), "{errors}");
-}
-
-#[test]
-#[ignore = "run by in_another_pid_namespace_the_numbers_are_its_own"]
-fn inside_a_pid_namespace() {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let root = ProcRoot::system().unwrap();
-    let all = HoldingsRequest {
-        inodes: Some([inode(&socket)].into_iter().collect()),
-        ..HoldingsRequest::default()
-    };
-    let found = find_holders(&root, &all).unwrap();
-    let expected = [Holding {
-        inode: inode(&socket),
-        pid: me(),
-        fd: socket.as_raw_fd(),
-    }];
-    assert_eq!(found.holdings, expected);
-    assert_eq!(found.collector, Collector::ProcEvery);
-    assert!(
-        found.passed_over[0]
-            .reason
-            .contains("not in the first PID namespace")
-    );
-    eprintln!("checked in process {}", me());
+    in_namespace("in_another_pid_namespace_the_numbers_are_its_own", || {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let root = ProcRoot::system().unwrap();
+        let all = HoldingsRequest {
+            inodes: Some([inode(&socket)].into_iter().collect()),
+            ..HoldingsRequest::default()
+        };
+        let found = find_holders(&root, &all).unwrap();
+        let expected = [Holding {
+            inode: inode(&socket),
+            pid: me(),
+            fd: socket.as_raw_fd(),
+        }];
+        assert_eq!(found.holdings, expected);
+        assert_eq!(found.collector, Collector::ProcEvery);
+        assert!(
+            found.passed_over[0]
+                .reason
+                .contains("not in the first PID namespace")
+        );
+    });
 }
 
 #[test]
