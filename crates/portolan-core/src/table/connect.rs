@@ -133,6 +133,8 @@ impl PortTable {
         let remote = concrete(&wanted, remote);
         let tuple = match four_tuple(&wanted, remote) {
             Ok(tuple) => Some(tuple),
+            // The address was bound, and the stand-in that goes with it is no source of a route.
+            Err(error) if claim.state == State::Idle => return Err(error),
             // A dual-stack socket that had a native IPv6 remote keeps that local address when it
             // connects to IPv4: Linux lets it, and no packet reaches it any more.
             Err(_) => {
