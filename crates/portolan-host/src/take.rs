@@ -13,9 +13,9 @@ use crate::attribution::{self, View};
 use crate::container_name::{self, Stores};
 use crate::proc_root::read_link;
 use crate::{
-    Hidden, HoldersError, Holding, Holdings, HoldingsRequest, InodeSet, Owner, OwnerlessReason, Ownership,
-    ProcRoot, Process, Query, Snapshot, Socket, SocketRead, Sources, SpaceError, SpaceSelect, StartTime,
-    State, Users, find_holders, read_inodes, read_sockets,
+    Collector, Hidden, HoldersError, Holding, Holdings, HoldingsRequest, InodeSet, Owner, OwnerlessReason,
+    Ownership, ProcRoot, Process, Query, Snapshot, Socket, SocketRead, Sources, SpaceError, SpaceSelect,
+    StartTime, State, Users, find_holders, read_inodes, read_sockets,
 };
 
 impl Snapshot {
@@ -35,8 +35,10 @@ impl Snapshot {
     pub fn take_from(query: &Query, sources: &Sources) -> Result<Self, SpaceError> {
         let mut widened = with_listeners(query);
         let (read, early) = thread::scope(|scope| {
-            // To list everything takes the whole time of either, and they do not need each other.
-            let early = asks_for_everything(query).then(|| scope.spawn(|| every_holder(sources)));
+            // To list everything takes the whole time of either, and they do not need each other: only the
+            // cgroups come with the sockets.
+            let may = asks_for_everything(query) && sources.holders != Some(Collector::ProcByCgroup);
+            let early = may.then(|| scope.spawn(|| every_holder(sources)));
             let read = read_named(&mut widened, sources);
             let early = early.map(|early| early.join().unwrap_or_else(|panic| resume_unwind(panic)));
             (read, early.flatten())
@@ -144,7 +146,11 @@ fn asks_for_everything(query: &Query) -> bool {
 /// The holders of every socket; `None` if there is no /proc, which is said later.
 fn every_holder(sources: &Sources) -> Option<Result<Holdings, HoldersError>> {
     let root = ProcRoot::open(&sources.proc_root).ok()?;
-    Some(find_holders(&root, &HoldingsRequest::default()))
+    let request = HoldingsRequest {
+        only: sources.holders,
+        ..HoldingsRequest::default()
+    };
+    Some(find_holders(&root, &request))
 }
 
 /// Finds who holds the sockets of one reading.

@@ -30,15 +30,14 @@ impl Drop for Holder {
 
 /// A process of which a socket is the standard input.
 fn holder(socket: OwnedFd) -> Holder {
-    let mut child = Command::new("sh")
-        .args(["-c", "echo; exec sleep 600"])
+    // It is the new program when spawn returns, and holds no more than this.
+    let child = Command::new("sleep")
+        .arg("600")
         .stdin(Stdio::from(socket))
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Until it runs the shell it holds a copy of every descriptor.
-    let mut ready = [0];
-    child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
     Holder(child)
 }
 

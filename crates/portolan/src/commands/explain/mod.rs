@@ -9,6 +9,8 @@ use crate::output::Output;
 
 /// Explain what this host would do, and why
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  portolan explain bind tcp :80    could a server start on port 80?")]
 pub(crate) struct Args {
     #[command(subcommand)]
     question: Question,
