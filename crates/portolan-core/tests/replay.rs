@@ -149,3 +149,99 @@ fn lines_that_are_none_are_answered_and_change_nothing() {
     assert_eq!(say(&mut session, first), json!({"ok": true}));
     assert_eq!(say(&mut session, first)["error"], "EINVAL");
 }
+
+/// The answers to `lines` after a host with 10.8.0.1/24 and fd08::1 on eth0 is made.
+fn answers(lines: &[&str]) -> Vec<Value> {
+    let mut session = Session::new();
+    let host =
+        r#"{"op":"config","addresses":{"eth0":["10.8.0.1/24","fd08::1/64"]},"ephemeral":[40000,40003]}"#;
+    say(&mut session, host);
+    lines.iter().map(|line| say(&mut session, line)).collect()
+}
+
+#[test]
+fn a_udp_socket_connected_to_port_0_hears_every_port_of_its_peer() {
+    let answers = answers(&[
+        r#"{"op":"socket","id":1,"protocol":"udp","family":"ipv4"}"#,
+        r#"{"op":"bind","id":1,"address":"10.8.0.1","port":5000}"#,
+        r#"{"op":"connect","id":1,"address":"10.8.0.9","port":0,"source":"10.8.0.1"}"#,
+        r#"{"op":"deliver","protocol":"udp","source":"10.8.0.9:7","destination":"10.8.0.1:5000","device":"eth0"}"#,
+        r#"{"op":"deliver","protocol":"udp","source":"10.8.0.9:0","destination":"10.8.0.1:5000","device":"eth0"}"#,
+        r#"{"op":"deliver","protocol":"udp","source":"10.8.0.10:7","destination":"10.8.0.1:5000","device":"eth0"}"#,
+    ]);
+    let to: Vec<_> = answers[3..].iter().map(|answer| &answer["to"]).collect();
+    assert_eq!(to, [&json!([1]), &json!([1]), &json!([])]);
+}
+
+#[test]
+fn an_address_that_is_no_source_there_has_no_route() {
+    let cases = [
+        ("tcp", "ipv4", "127.0.0.1", "10.8.0.9", "EINVAL"),
+        ("udp", "ipv6", "::ffff:127.0.0.1", "::ffff:10.8.0.255", "EINVAL"),
+        (
+            "tcp",
+            "ipv6",
+            "::ffff:10.8.0.255",
+            "::ffff:10.8.0.9",
+            "ENETUNREACH",
+        ),
+        ("udp", "ipv6", "::ffff:224.1.1.1", "::ffff:10.8.0.9", "EINVAL"),
+        (
+            "udp",
+            "ipv6",
+            "::ffff:255.255.255.255",
+            "::ffff:10.8.0.9",
+            "EINVAL",
+        ),
+    ];
+    for (protocol, family, local, remote, error) in cases {
+        let answers = answers(&[
+            &json!({"op": "socket", "id": 1, "protocol": protocol, "family": family}).to_string(),
+            &json!({"op": "bind", "id": 1, "address": local, "port": 5000}).to_string(),
+            &json!({"op": "connect", "id": 1, "address": remote, "port": 7, "source": "10.8.0.1"})
+                .to_string(),
+        ]);
+        assert_eq!(answers[2]["error"], error, "{protocol} {local} {remote}");
+    }
+    let stays = answers(&[
+        r#"{"op":"socket","id":1,"protocol":"tcp","family":"ipv4"}"#,
+        r#"{"op":"bind","id":1,"address":"127.0.0.1","port":5000}"#,
+        r#"{"op":"connect","id":1,"address":"10.8.0.1","port":7,"source":"10.8.0.1"}"#,
+    ]);
+    assert_eq!(stays[2]["ok"], true);
+}
+
+#[test]
+fn a_connection_from_a_link_local_address_is_bound_to_its_device() {
+    let answers = answers(&[
+        r#"{"op":"socket","id":1,"protocol":"tcp","family":"ipv6","uid":6}"#,
+        r#"{"op":"bind","id":1,"address":"::","port":5000}"#,
+        r#"{"op":"listen","id":1}"#,
+        r#"{"op":"accept","id":1,"new":2,"source":"[fe80::9]:1","destination":"[fd08::1]:5000","device":"eth0"}"#,
+        r#"{"op":"set","id":2,"option":"device","value":""}"#,
+        r#"{"op":"accept","id":1,"new":3,"source":"[fd08::9]:1","destination":"[fd08::1]:5000","device":"eth0"}"#,
+        r#"{"op":"set","id":3,"option":"device","value":""}"#,
+    ]);
+    assert_eq!(answers[4]["error"], "EPERM");
+    assert_eq!(answers[6], json!({"ok": true}));
+}
+
+#[test]
+fn groups_ranges_and_prefixes_as_linux_takes_them() {
+    let answers = answers(&[
+        r#"{"op":"socket","id":1,"protocol":"udp","family":"ipv4"}"#,
+        r#"{"op":"join","id":1,"group":"10.8.0.1","device":"eth0"}"#,
+        r#"{"op":"join","id":1,"group":"224.1.1.1","device":"eth0"}"#,
+        r#"{"op":"join","id":1,"group":"224.1.1.1","device":"eth0"}"#,
+        r#"{"op":"set","id":1,"option":"port_range","value":[40003,0]}"#,
+        r#"{"op":"bind","id":1,"address":"10.8.0.1","port":0}"#,
+        r#"{"op":"config","addresses":{"eth0":["10.8.0.1/33"]}}"#,
+        "",
+    ]);
+    assert_eq!(answers[1]["error"], "EINVAL");
+    assert_eq!(answers[2], json!({"ok": true}));
+    assert_eq!(answers[3]["error"], "EADDRINUSE");
+    assert_eq!(answers[5], json!({"ok": true, "port": 40003}));
+    assert_eq!(answers[6]["error"], "EINVAL");
+    assert_eq!(answers[7]["error"], "EINVAL");
+}

@@ -31,9 +31,6 @@ fn main() -> io::Result<()> {
         if input.read_until(b'\n', &mut line)? == 0 {
             return output.flush();
         }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
         writeln!(output, "{}", session.answer(&line))?;
     }
 }

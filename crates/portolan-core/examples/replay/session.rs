@@ -171,7 +171,7 @@ impl Session {
             "multicast_all" => SocketOption::MulticastAll(flag()?),
             "port_range" => SocketOption::PortRange(match value {
                 Value::Null => None,
-                range => Some(port_range(range)?),
+                range => Some(own_port_range(range)?),
             }),
             "device" => SocketOption::Device(match value.as_str() {
                 Some("") => None,
@@ -454,6 +454,16 @@ fn choice(fields: &Fields) -> Result<PortChoice, Refusal> {
     }
 }
 
+/// A range of a socket's own: to Linux a last port of 0 is no end. A port above the host's range is none either.
+fn own_port_range(value: &Value) -> Result<PortRange, Refusal> {
+    match value.as_array().map(Vec::as_slice) {
+        Some([first, last]) if last.as_u64() == Some(0) => {
+            Ok(PortRange::new(as_port(first)?, Port::MAX).unwrap_or(PortRange::ALL))
+        }
+        _ => port_range(value),
+    }
+}
+
 fn port_range(value: &Value) -> Result<PortRange, Refusal> {
     let ends = value.as_array().map(Vec::as_slice);
     let Some([first, last]) = ends else {
@@ -490,5 +500,10 @@ fn with_prefix(value: &Value) -> Result<(IpAddr, Option<u8>), Refusal> {
         None => (text, None),
         Some((address, bits)) => (address, Some(bits.parse().map_err(|_| wrong())?)),
     };
-    Ok((address.parse().map_err(|_| wrong())?, bits))
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    match bits {
+        Some(bits) if bits > longest => Err(wrong()),
+        bits => Ok((address, bits)),
+    }
 }

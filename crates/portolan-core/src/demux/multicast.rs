@@ -37,12 +37,12 @@ impl PortTable {
             self.receiver_sockets(Transport::Udp, tuple.local().port(), address, move |claim| {
                 claim.hears(device)
                     && score::speaks(claim, destination)
-                    && score::of_udp(claim, destination, source, false).is_some()
+                    && score::of_udp(claim, destination, source, 0).is_some()
             })
         };
         let to: Vec<_> = on(Some(destination))
             .chain(on(None))
-            .chain(self.connected_all(tuple, device))
+            .chain(self.connected_all(tuple, device).map(|(socket, _)| socket))
             .filter(|&socket| wants(socket))
             .map(|socket| self.id(socket))
             .collect();

@@ -43,15 +43,9 @@ pub(super) fn of_listener(receiver: &Candidate, destination: IpAddr) -> i32 {
 }
 
 /// UDP over IPv4 (`compute_score`, ipv4/udp.c), or `None` if the filter left by an earlier remote keeps
-/// the source out. `connected` if the remote is the source.
-pub(super) fn of_udp(
-    receiver: &Candidate,
-    destination: IpAddr,
-    source: IpAddr,
-    connected: bool,
-) -> Option<i32> {
+/// the source out. `asked` is how many of the source's address and port the socket is connected to.
+pub(super) fn of_udp(receiver: &Candidate, destination: IpAddr, source: IpAddr, asked: i32) -> Option<i32> {
     let device = i32::from(receiver.device.is_some());
-    let connected = i32::from(connected);
     match (destination, source) {
         // The filter is of the IPv6 half of the socket; its IPv4 half has forgotten the remote.
         (IpAddr::V4(_), _) => {
@@ -59,11 +53,11 @@ pub(super) fn of_udp(
                 Family::Ipv4 => 2,
                 Family::Ipv6 => 1,
             };
-            Some(family + 4 * device + 8 * connected)
+            Some(family + 4 * device + 4 * asked)
         }
         (IpAddr::V6(_), IpAddr::V6(source)) => match receiver.filter {
             Some(only) if only != source => None,
-            filter => Some(device + 2 * connected + i32::from(filter.is_some())),
+            filter => Some(device + asked + i32::from(filter.is_some())),
         },
         (IpAddr::V6(_), IpAddr::V4(_)) => None,
     }

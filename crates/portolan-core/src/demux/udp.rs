@@ -1,6 +1,6 @@
 //! UDP: connected four-tuple, then sockets by score; one receiver for a unicast datagram.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::flows::{Found, FourTuple};
 use super::score::{self, Contender, Reasons};
@@ -37,20 +37,34 @@ impl PortTable {
         )
     }
 
-    /// The sockets connected to the source from the destination that hear the device.
+    /// The sockets connected to the source from the destination that hear the device, and how many of the
+    /// source's address and port they ask for: one that is connected to port 0 takes every port.
     pub(super) fn connected_all(
         &self,
         tuple: &FourTuple,
         device: Option<Device>,
-    ) -> impl Iterator<Item = u32> {
-        let sockets = match self.find_flow(Transport::Udp, tuple) {
+    ) -> impl Iterator<Item = (u32, i32)> {
+        let from = |remote: SocketAddr, asked: i32| {
+            let tuple = FourTuple::new(tuple.local(), remote).expect("a tuple of the same family");
+            self.connected_exactly(&tuple)
+                .into_iter()
+                .map(move |socket| (socket, asked))
+        };
+        let any_port = SocketAddr::new(tuple.remote().ip(), 0);
+        let exactly = (tuple.remote() != any_port).then(|| from(tuple.remote(), 2));
+        exactly
+            .into_iter()
+            .flatten()
+            .chain(from(any_port, 1))
+            .filter(move |&(socket, _)| self.candidate(socket).hears(device))
+    }
+
+    fn connected_exactly(&self, tuple: &FourTuple) -> smallvec::SmallVec<[u32; 4]> {
+        match self.find_flow(Transport::Udp, tuple) {
             None => smallvec::SmallVec::new(),
             Some(Found::One(socket, _)) => smallvec::smallvec![socket],
-            Some(Found::Ask(sockets)) => sockets,
-        };
-        sockets
-            .into_iter()
-            .filter(move |&socket| self.candidate(socket).hears(device))
+            Some(Found::Ask(sockets)) => sockets.into_iter().collect(),
+        }
     }
 
     /// The connected socket that Linux finds by the four-tuple at once.
@@ -84,8 +98,8 @@ impl PortTable {
     fn on_address(&self, tuple: &FourTuple, device: Option<Device>) -> Option<(u32, Reason)> {
         let (destination, source) = (tuple.local().ip(), tuple.remote().ip());
         // Those that connected again are not found at once: here they win by their score.
-        let connected_again = self.connected_all(tuple, device).filter_map(|socket| {
-            let score = score::of_udp(self.candidate(socket), destination, source, true)?;
+        let connected_again = self.connected_all(tuple, device).filter_map(|(socket, asked)| {
+            let score = score::of_udp(self.candidate(socket), destination, source, asked)?;
             Some(Contender {
                 order: self.scan_order_of(socket)?,
                 score,
@@ -119,7 +133,7 @@ impl PortTable {
         reasons: Reasons,
     ) -> Option<(u32, Reason)> {
         let (destination, source) = (tuple.local().ip(), tuple.remote().ip());
-        let score_of = |claim| score::of_udp(claim, destination, source, false);
+        let score_of = |claim| score::of_udp(claim, destination, source, 0);
         let unconnected = self
             .receivers(Transport::Udp, tuple.local().port(), address)
             .filter(|(_, _, claim)| claim.hears(device) && score::speaks(claim, destination))

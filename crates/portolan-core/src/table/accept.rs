@@ -1,6 +1,6 @@
 //! `accept`: a listener's connection becomes a socket.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::claim::{Claim, State};
 use super::error::StateError;
@@ -15,7 +15,8 @@ pub struct Accepted {
     pub local: SocketAddr,
     /// Where it came from.
     pub remote: SocketAddr,
-    /// The device it came on. The connection is bound to one only if the listener is.
+    /// The device it came on. The connection is bound to it only if the listener is, or if it comes from
+    /// an IPv6 link-local address, which means something on that device alone.
     pub device: Option<Device>,
 }
 
@@ -37,11 +38,16 @@ impl PortTable {
         let Accepted {
             local,
             remote,
-            device: _,
+            device: arrived_on,
         } = connection;
         let tuple = FourTuple::new(local, remote).ok_or(StateError::NotSupported)?;
+        let device = match tuple.remote().ip() {
+            IpAddr::V6(remote) if remote.is_unicast_link_local() => listening.device.or(arrived_on),
+            _ => listening.device,
+        };
         let claim = Claim {
             state: State::Connected,
+            device,
             address: tuple.local().ip(),
             port: tuple.local().port().into(),
             port_locked: false,

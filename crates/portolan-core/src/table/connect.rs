@@ -47,6 +47,7 @@ impl PortTable {
             return Err(ConnectError::AlreadyConnected);
         }
         let remote = reachable(&claim, remote)?;
+        self.check_source(&claim, remote)?;
         match self.host.kind(remote.ip()) {
             AddressKind::Multicast | AddressKind::Broadcast => {
                 return Err(ConnectError::Unreachable {
@@ -118,6 +119,7 @@ impl PortTable {
         }
         let claim = *self.claim_of(index);
         let remote = reachable(&claim, remote)?;
+        self.check_source(&claim, remote)?;
         if self.host.kind(remote.ip()) == AddressKind::Broadcast {
             return Err(ConnectError::Broadcast { remote: remote.ip() });
         }
@@ -176,6 +178,31 @@ impl PortTable {
             AddressKind::Wildcard | AddressKind::Multicast | AddressKind::Broadcast => true,
             AddressKind::Local | AddressKind::Foreign => false,
         }
+    }
+
+    /// Whether Linux has a route from the address that the socket is bound to.
+    ///
+    /// A loopback address does not leave the host. An IPv6 socket on a mapped broadcast or multicast address
+    /// sends from it; an IPv4 socket does not, see [`takes_source`](Self::takes_source).
+    fn check_source(&self, claim: &Claim, remote: SocketAddr) -> Result<(), ConnectError> {
+        let (IpAddr::V4(source), remote) = (claim.address, remote.ip()) else {
+            return Ok(());
+        };
+        let is_mapped = claim.family == Family::Ipv6;
+        let why = match self.host.kind(source.into()) {
+            AddressKind::Multicast if is_mapped => Unreachable::MartianSource,
+            AddressKind::Broadcast if is_mapped && source.is_broadcast() => Unreachable::MartianSource,
+            AddressKind::Broadcast if is_mapped => Unreachable::SourceNotLocal,
+            AddressKind::Local if source.is_loopback() => match self.host.kind(remote) {
+                AddressKind::Foreign => Unreachable::MartianSource,
+                AddressKind::Broadcast if remote != IpAddr::V4(Ipv4Addr::BROADCAST) => {
+                    Unreachable::MartianSource
+                }
+                _ => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        Err(ConnectError::Unreachable { remote, why })
     }
 
     /// Whether an automatic connection may use this port: nobody asked for it, and the four-tuple is free.

@@ -330,6 +330,12 @@ pub enum Unreachable {
     /// TCP to more than one host.
     #[error("tcp connects to one host, not to a multicast or broadcast address")]
     NotUnicast,
+    /// A loopback, multicast or broadcast address does not go onto a network as a source.
+    #[error("the address that the socket is bound to cannot be a source there")]
+    MartianSource,
+    /// The broadcast address of a subnet is no address of this host.
+    #[error("the socket is bound to a broadcast address, which has no route")]
+    SourceNotLocal,
 }
 
 impl ConnectError {
@@ -346,6 +352,10 @@ impl ConnectError {
             } => Errno::EINVAL,
             Self::AddressFamily { .. } => Errno::EAFNOSUPPORT,
             Self::AlreadyConnected => Errno::EISCONN,
+            Self::Unreachable {
+                why: Unreachable::MartianSource,
+                ..
+            } => Errno::EINVAL,
             Self::Unreachable { .. } => Errno::ENETUNREACH,
             Self::Broadcast { .. } => Errno::EACCES,
             Self::FlowExists { .. } => Errno::EADDRNOTAVAIL,
@@ -408,6 +418,12 @@ pub enum StateError {
     /// The operation is not for this protocol.
     #[error("this is not possible for the socket's protocol")]
     NotSupported,
+    /// The address to join is not multicast.
+    #[error("this is no multicast address")]
+    NotMulticast,
+    /// The socket is a member already.
+    #[error("the socket joined this group on this device already")]
+    AlreadyJoined,
 }
 
 impl StateError {
@@ -419,6 +435,8 @@ impl StateError {
             Self::NotConnected => Errno::ENOTCONN,
             Self::NotListening => Errno::EINVAL,
             Self::NotSupported => Errno::EOPNOTSUPP,
+            Self::NotMulticast => Errno::EINVAL,
+            Self::AlreadyJoined => Errno::EADDRINUSE,
         }
     }
 }

@@ -39,20 +39,24 @@ impl Memberships {
 
 impl PortTable {
     /// Joins a multicast group on a device, until the socket is closed (`IP_ADD_MEMBERSHIP`,
-    /// `IPV6_JOIN_GROUP`). Joining twice is joining once.
+    /// `IPV6_JOIN_GROUP`).
     ///
     /// # Errors
-    /// If the socket is not UDP or the address is not multicast.
+    /// If the socket is not UDP, the address is not multicast, or the socket is a member already.
     pub fn join(&mut self, id: SocketId, group: IpAddr, device: Device) -> Result<(), StateError> {
         let index = self.index(id)?;
-        if self.claim_of(index).transport != Transport::Udp || !group.is_multicast() {
+        if self.claim_of(index).transport != Transport::Udp {
             return Err(StateError::NotSupported);
         }
-        let joined = &mut self.extras.entry(index).or_default().joined;
-        if !joined.contains(&(group, device)) {
-            joined.push((group, device));
-            *self.memberships.counts.entry((group, device)).or_default() += 1;
+        if !group.is_multicast() {
+            return Err(StateError::NotMulticast);
         }
+        let joined = &mut self.extras.entry(index).or_default().joined;
+        if joined.contains(&(group, device)) {
+            return Err(StateError::AlreadyJoined);
+        }
+        joined.push((group, device));
+        *self.memberships.counts.entry((group, device)).or_default() += 1;
         Ok(())
     }
 
