@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use crate::exit::Failure;
+use crate::message::one_line;
 
 /// Asks on the terminal; only `y` and `yes` mean yes.
 ///
@@ -15,7 +16,7 @@ pub(crate) fn ask(question: &str, option: &str) -> Result<bool, Failure> {
         )));
     }
     let mut stderr = io::stderr();
-    write!(stderr, "{question} [y/N] ")?;
+    write!(stderr, "{} [y/N] ", one_line(question))?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;

@@ -1,12 +1,15 @@
 //! The command line as one definition, from which help, completions and man pages are made too.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 
+use clap::builder::StyledStr;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands;
 use crate::exit::{Answer, Failure};
 use crate::output::Output;
+use crate::usage;
 
 /// See, explain and guard the ports of a machine
 ///
@@ -67,16 +70,46 @@ impl Invocation {
     }
 }
 
-/// Reads the command line; `--help` and `--version` print and end the process.
-pub(crate) fn parse() -> Result<Invocation, Failure> {
-    match Cli::try_parse_from(with_command_first(std::env::args_os().collect())) {
-        Ok(cli) => Ok(Invocation {
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Run(Invocation),
+    /// `--help`, `--version`: a text of the command line itself.
+    Print(StyledStr),
+}
+
+impl Request {
+    pub(crate) fn run(self, output: &mut Output) -> Result<Answer, Failure> {
+        match self {
+            Self::Run(invocation) => invocation.run(output),
+            Self::Print(text) if output.colour() => {
+                write!(output, "{}", text.ansi())?;
+                Ok(Answer::Yes)
+            }
+            Self::Print(text) => {
+                write!(output, "{text}")?;
+                Ok(Answer::Yes)
+            }
+        }
+    }
+}
+
+/// Reads the command line.
+pub(crate) fn parse() -> Result<Request, Failure> {
+    let words = with_command_first(std::env::args_os().collect());
+    match Cli::try_parse_from(&words) {
+        Ok(cli) => Ok(Request::Run(Invocation {
             named: cli.command.is_some(),
             command: cli.command.unwrap_or(Command::List(cli.list)),
             verbose: cli.verbose > 0,
-        }),
-        Err(error) if !error.use_stderr() => error.exit(),
-        Err(error) => Err(Failure::Usage(one_line(&error.to_string()))),
+        })),
+        Err(error) if !error.use_stderr() => Ok(Request::Print(error.render())),
+        Err(error) => {
+            let command = Cli::command();
+            let named = words.get(1).and_then(|word| command.find_subcommand(word));
+            let name = named.map(clap::Command::get_name);
+            Err(Failure::Usage(usage::fault(&error, &words, name)))
+        }
     }
 }
 
@@ -138,21 +171,6 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// No command's name is longer.
 const MAX_NAME: usize = 16;
-
-/// clap's several lines as one: the fault, then its tips; the usage is left to `--help`.
-fn one_line(text: &str) -> String {
-    let mut parts = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if line.starts_with("Usage:") || line.starts_with("For more information") {
-            break;
-        }
-        if !line.is_empty() {
-            parts.push(line.trim_start_matches("error: ").trim_start_matches("tip: "));
-        }
-    }
-    parts.push("see --help");
-    parts.join("; ")
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,9 @@
 //! How a command ends: its answer or its failure, and the exit code of each.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
+
+use crate::message;
 
 /// What a command found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,6 @@ pub(crate) fn report(answer: Result<Answer, Failure>) -> ExitCode {
         }
         Err(Failure::Output(error)) => (format!("cannot write to standard output: {error}"), 4),
     };
-    // Nothing is left to tell anyone if standard error is closed too.
-    let _ = writeln!(io::stderr(), "portolan: {text}");
+    message::say_failure(&text);
     ExitCode::from(code)
 }

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use portolan_core::Escaped;
 use portolan_host::{PassedOver, Snapshot};
 
+pub(crate) use crate::message::say;
+
 /// What there is to say.
 pub(crate) struct Footer<'a> {
     pub(crate) snapshot: &'a Snapshot,
@@ -100,11 +102,6 @@ fn write_to(footer: &Footer<'_>, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "portolan: port spaces: {}", Escaped::new(&spaces.join(", ")))?;
     }
     Ok(())
-}
-
-/// One line for a person, on standard error. Nothing is left to tell anyone if that is closed.
-pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "portolan: {text}");
 }
 
 /// Untrusted words, short enough for one line.

@@ -16,18 +16,20 @@ mod exit;
 mod footer;
 #[cfg(not(portolan_elsewhere))]
 mod json;
+mod message;
 mod output;
 mod services;
 mod terminal;
 #[cfg(not(portolan_elsewhere))]
 mod text;
+mod usage;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let answer = cli::parse().and_then(|invocation| {
+    let answer = cli::parse().and_then(|request| {
         let mut output = output::Output::stdout();
-        let answer = invocation.run(&mut output)?;
+        let answer = request.run(&mut output)?;
         output.finish()?;
         Ok(answer)
     });

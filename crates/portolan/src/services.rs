@@ -7,6 +7,8 @@ use std::path::Path;
 use portolan_core::Escaped;
 use portolan_core::registry::Services;
 
+use crate::exit::Failure;
+
 /// Where services(5) keeps the machine's own names.
 pub(crate) const FILE: &str = "/etc/services";
 /// As much as the parser reads, and a byte more, so that it can say that there was more.
@@ -17,16 +19,7 @@ const MAX_BYTES: u64 = (4 << 20) + 1;
 /// A machine without the file is an ordinary machine: nothing is said.
 pub(crate) fn load(path: &Path) -> (Services, Option<String>) {
     match read(path) {
-        Ok(text) => {
-            let services = Services::with_overrides(&text);
-            let problems = services.problems();
-            let warning = problems.shown().first().map(|first| {
-                let count = problems.count();
-                let lines = if count == 1 { "line" } else { "lines" };
-                format!("{}: {count} {lines} could not be used; {first}", shown(path))
-            });
-            (services, warning)
-        }
+        Ok(text) => with_overrides(path, &text),
         Err(error) if error.kind() == io::ErrorKind::NotFound && path == Path::new(FILE) => {
             (Services::built_in(), None)
         }
@@ -37,8 +30,41 @@ pub(crate) fn load(path: &Path) -> (Services, Option<String>) {
     }
 }
 
+/// The same of a file that was asked for by name: without it there is no answer.
+pub(crate) fn load_given(path: &Path) -> Result<(Services, Option<String>), Failure> {
+    match read(path) {
+        Ok(text) => Ok(with_overrides(path, &text)),
+        Err(error) => {
+            let text = format!(
+                "cannot read {}: {error}; name a file in the format of services(5)",
+                shown(path)
+            );
+            Err(match error.kind() {
+                io::ErrorKind::PermissionDenied => Failure::NotPermitted(text),
+                _ => Failure::System(text),
+            })
+        }
+    }
+}
+
+fn with_overrides(path: &Path, text: &[u8]) -> (Services, Option<String>) {
+    let services = Services::with_overrides(text);
+    let problems = services.problems();
+    let warning = problems.shown().first().map(|first| {
+        let count = problems.count();
+        let lines = if count == 1 { "line" } else { "lines" };
+        format!("{}: {count} {lines} could not be used; {first}", shown(path))
+    });
+    (services, warning)
+}
+
+/// Of a path a message shows at most so many characters.
+const MAX_SHOWN: usize = 120;
+
 fn shown(path: &Path) -> String {
-    Escaped::new(path.as_os_str().as_encoded_bytes()).to_string()
+    Escaped::new(path.as_os_str().as_encoded_bytes())
+        .bounded(MAX_SHOWN)
+        .to_string()
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -102,7 +102,7 @@ fn usage_errors_are_one_line() {
         (&["--range", "80-"], "at 3: the end of the range is missing"),
         (&["--address", "[::1"], "at 0: the bracket is never closed"),
         (&["0"], "0"),
-        (&["--hold"], "--hold needs one program"),
+        (&["--hold"], "--hold needs a program"),
         (&["--", "true"], "--hold"),
     ];
     for (arguments, part) in cases {

@@ -3,6 +3,7 @@ use std::str::FromStr;
 use super::error::{Element, NotationError, NotationErrorKind};
 use super::number::range;
 use super::part::Part;
+use super::protocol::suffix;
 use super::services::{BUILT_IN, ServiceNames, is_name, service};
 use crate::{PortRange, PortSet, Protocol};
 
@@ -22,6 +23,19 @@ impl PortSet {
         services: &dyn ServiceNames,
     ) -> Result<Self, NotationError> {
         port_set(Part::whole(text), protocol, services)
+    }
+
+    /// Reads a set as [`parse`](Self::parse) does, with a protocol behind it if need be:
+    /// `8000-8100,!8080/udp`.
+    ///
+    /// # Errors
+    /// Those of `parse`, and a protocol that is none; offsets count from the beginning of `text`.
+    pub fn parse_with_protocol(
+        text: &str,
+        services: &dyn ServiceNames,
+    ) -> Result<(Self, Option<Protocol>), NotationError> {
+        let (part, protocol) = suffix(Part::whole(text))?;
+        Ok((port_set(part, protocol, services)?, protocol))
     }
 }
 
@@ -175,6 +189,21 @@ mod tests {
         for (text, kind, at) in cases {
             let error = parse(text).unwrap_err();
             assert_eq!((*error.kind(), error.at()), (kind, at), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_protocol_may_follow_and_faults_are_placed_in_the_whole() {
+        let (set, protocol) = PortSet::parse_with_protocol("1012,!7/udp", &names).unwrap();
+        assert_eq!(
+            (set.to_string().as_str(), protocol),
+            ("1012", Some(Protocol::Udp))
+        );
+        assert_eq!(PortSet::parse_with_protocol("7", &names).unwrap().1, None);
+        for (text, at) in [("1012/foo", 5), ("1012/", 5), ("1012,+7/tcp", 5)] {
+            let error = PortSet::parse_with_protocol(text, &names).unwrap_err();
+            assert_eq!(error.at(), at, "{text}");
+            assert!(error.to_string().contains(text), "{error}");
         }
     }
 

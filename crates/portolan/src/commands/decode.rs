@@ -14,6 +14,7 @@ use portolan_core::wire::{Dissection, LinkType, SeqNum, TcpFlags, Transport};
 
 use self::input::{Input, Source};
 use crate::exit::{Answer, Failure};
+use crate::message::say;
 use crate::output::Output;
 use crate::services;
 
@@ -129,7 +130,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
     let mut input = Input::open(&args.input)?;
     let (services, warning) = services::load(&args.services);
     if let Some(warning) = warning {
-        complain(&warning);
+        say(&warning);
     }
     if let (Source::Text { packets, .. }, None) = (&input.source, args.link) {
         // Before anything is printed: what cannot be told is wrong usage.
@@ -171,7 +172,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
     // What was read should stand before what was not.
     output.flush()?;
     if losses.damaged_blocks > 0 {
-        complain(&format!(
+        say(&format!(
             "{}: {} damaged blocks were passed over",
             input.name, losses.damaged_blocks
         ));
@@ -219,11 +220,6 @@ fn said(error: &CaptureError) -> String {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
-}
-
-fn complain(text: &str) {
-    // Nothing is left to tell anyone if standard error is closed too.
-    let _ = writeln!(io::stderr(), "portolan: {text}");
 }
 
 /// How packets, or the flows they sum up to, are shown.

@@ -2,7 +2,7 @@ mod json;
 mod question;
 mod table;
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use portolan_core::registry::{Entry, Services, Status};
@@ -10,6 +10,7 @@ use portolan_core::{Escaped, PortRange, Protocol};
 
 use self::question::{Question, Subject};
 use crate::exit::{Answer, Failure};
+use crate::message::say;
 use crate::output::Output;
 use crate::services;
 
@@ -37,8 +38,8 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
     /// Read this file in the place of /etc/services
-    #[arg(long, value_name = "FILE", default_value = services::FILE)]
-    services: PathBuf,
+    #[arg(long, value_name = "FILE")]
+    services: Option<PathBuf>,
 }
 
 /// One question and what was found for it.
@@ -57,7 +58,10 @@ impl Finding<'_> {
 }
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
-    let (services, warning) = services::load(&args.services);
+    let (services, warning) = match &args.services {
+        Some(path) => services::load_given(path)?,
+        None => services::load(services::FILE.as_ref()),
+    };
     let questions = args
         .what
         .iter()
@@ -65,7 +69,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::Usage(error.to_string()))?;
     if let Some(warning) = warning {
-        complain(&warning);
+        say(&warning);
     }
     let findings: Vec<Finding<'_>> = questions
         .iter()
@@ -82,7 +86,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
         // What was found should stand before what was not.
         output.flush()?;
         for finding in findings.iter().filter(|finding| !finding.is_named()) {
-            complain(&missing(finding.question, &services));
+            say(&missing(finding.question, &services));
         }
     }
     if findings.iter().any(Finding::is_named) {
@@ -171,11 +175,6 @@ fn missing(question: &Question, services: &Services) -> String {
 
 /// How much of what was typed a message repeats, in characters.
 const MAX_SHOWN: usize = 60;
-
-fn complain(text: &str) {
-    // Nothing is left to tell anyone if standard error is closed too.
-    let _ = writeln!(io::stderr(), "portolan: {text}");
-}
 
 /// The range from which this machine's kernel takes the ports that it chooses itself.
 #[cfg(not(portolan_elsewhere))]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use self::describe::Description;
 use crate::exit::{Answer, Failure};
+use crate::message::say;
 use crate::output::Output;
 use crate::services;
 
@@ -58,8 +59,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error: portolan_core::NotationError| Failure::Usage(error.to_string()))?;
     if let Some(warning) = warning {
-        // Nothing is left to tell anyone if standard error is closed too.
-        let _ = writeln!(io::stderr(), "portolan: {warning}");
+        say(&warning);
     }
     if args.json {
         let document = Document {

@@ -3,7 +3,7 @@ mod hold;
 use std::ffi::OsString;
 use std::io::Write as _;
 
-use portolan_core::{Address, NotationError, PortSet, Protocol};
+use portolan_core::{Address, Escaped, NotationError, Port, PortSet, Protocol};
 use portolan_host::{PickError, PickRequest, PickedPort, pick_ports};
 use serde::Serialize;
 
@@ -40,8 +40,8 @@ ports would be needed, 4 if the system failed; with --hold the program's own,
 126 if it cannot be executed, 127 if it is not found.")]
 pub(crate) struct Args {
     /// How many ports
-    #[arg(default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
-    count: u32,
+    #[arg(default_value_t = 1, value_name = "N", value_parser = count)]
+    count: usize,
     /// The ports to choose from, as in 8000-8100,!8080
     #[arg(long, value_name = "PORTS")]
     range: Option<String>,
@@ -60,12 +60,9 @@ pub(crate) struct Args {
     /// Print one JSON document
     #[arg(long, conflicts_with = "hold")]
     json: bool,
-    /// Run a program with the sockets open; write it after --
-    #[arg(long, num_args = 0.., value_name = "COMMAND")]
+    /// Run a program with the sockets open: it and its arguments are all that follows, -- between or not
+    #[arg(long, num_args = 0.., allow_hyphen_values = true, value_name = "COMMAND")]
     hold: Option<Vec<OsString>>,
-    /// The program that --hold runs
-    #[arg(last = true, value_name = "COMMAND", requires = "hold")]
-    command: Vec<OsString>,
 }
 
 #[derive(Serialize)]
@@ -100,15 +97,35 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<Answer, Failure> {
     Ok(Answer::Yes)
 }
 
-/// The program to hold for, if one is to be.
+fn count(text: &str) -> Result<usize, &'static str> {
+    let number = text.parse::<u16>().ok().filter(|number| *number > 0);
+    number
+        .map(usize::from)
+        .ok_or("the number of ports, 1 to 65535, belongs there; a program to run follows --hold")
+}
+
+/// The program to hold for, if one is to be, and its arguments.
 fn command(args: &Args) -> Result<Option<&[OsString]>, Failure> {
-    match (&args.hold, args.command.as_slice()) {
-        (None, _) => Ok(None),
-        (Some(hold), command) if hold.is_empty() && !command.is_empty() => Ok(Some(command)),
-        (Some(hold), []) if !hold.is_empty() => Ok(Some(hold)),
-        (Some(_), _) => Err(Failure::Usage(
-            "--hold needs one program to run; write it last: portolan pick --hold -- COMMAND".to_owned(),
-        )),
+    let Some(words) = &args.hold else {
+        return Ok(None);
+    };
+    let fault = |what: &str| {
+        Err(Failure::Usage(format!(
+            "{what}; write it last: portolan pick --hold -- COMMAND"
+        )))
+    };
+    match words.as_slice() {
+        [] => fault("--hold needs a program to run"),
+        [separator] if separator == "--" => fault("--hold needs a program to run"),
+        [separator, command @ ..] if separator == "--" => Ok(Some(command)),
+        // An option or the number of ports, meant for pick.
+        [word, ..] if word.as_encoded_bytes().starts_with(b"-") => {
+            fault("all that follows --hold is the program, and an option is none")
+        }
+        [_, separator, ..] if separator == "--" => {
+            fault("all that follows --hold is the program, and something stands before --")
+        }
+        command => Ok(Some(command)),
     }
 }
 
@@ -124,6 +141,12 @@ fn request(args: &Args) -> Result<PickRequest, Failure> {
         Some(text) => {
             let (services, _) = services::load(services::FILE.as_ref());
             let set = PortSet::parse(text, None, &services).map_err(|error| usage("--range", error))?;
+            if set.ranges().iter().all(|range| range.last() == Port::ZERO) {
+                return Err(Failure::Usage(format!(
+                    "--range: \"{}\" leaves no port to choose from; ports to pick are 1 to 65535",
+                    Escaped::new(text).bounded(80)
+                )));
+            }
             Some(set)
         }
     };
@@ -134,9 +157,8 @@ fn request(args: &Args) -> Result<PickRequest, Failure> {
                 .map_err(|error| usage("--address", error))?,
         ),
     };
-    let count = usize::try_from(args.count).expect("65535 fits");
     Ok(PickRequest {
-        count,
+        count: args.count,
         range,
         protocols,
         address,

@@ -75,7 +75,7 @@ pub(super) fn ndjson(table: &FlowTable, services: &Services, output: &mut impl W
         output.write_all(b"\n")?;
     }
     if let Some(text) = not_kept(table) {
-        super::complain(&text);
+        crate::message::say(&text);
     }
     Ok(())
 }

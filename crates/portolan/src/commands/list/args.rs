@@ -1,5 +1,6 @@
 use std::str::FromStr;
 
+use clap::builder::NonEmptyStringValueParser;
 use portolan_host::select::states_named;
 use portolan_host::{Family, ProtocolSet, SocketProtocol, StateSet};
 
@@ -52,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = parse_state)]
     state: Vec<StateSet>,
     /// Sockets of one port space: host, a name of `ip netns`, a PID, a container or `net:[INODE]`
-    #[arg(long, value_name = "SPACE")]
+    #[arg(long, value_name = "SPACE", value_parser = NonEmptyStringValueParser::new())]
     pub(super) space: Option<String>,
     /// How to print: table, wide (every column), json, ndjson or csv
     #[arg(short, long, value_name = "FORMAT", help_heading = "Output")]

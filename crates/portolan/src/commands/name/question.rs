@@ -92,7 +92,10 @@ impl Question {
             };
             return Err(fault(
                 at,
-                &format!("'{}' cannot stand here{remedy}", char.escape_default()),
+                &format!(
+                    "'{}' cannot stand here{remedy}",
+                    Escaped::new(char.encode_utf8(&mut [0; 4]))
+                ),
             ));
         }
         // A wildcard that is a name's own (sql*net) still finds that name, as a pattern.

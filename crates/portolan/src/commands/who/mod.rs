@@ -17,8 +17,9 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 
+use clap::builder::NonEmptyStringValueParser;
 use portolan_core::registry::Services;
-use portolan_core::{NotationError, PortSet, Protocol};
+use portolan_core::{NotationError, Port, PortSet};
 use portolan_host::{
     PortHolder, PortUse, ProcRoot, Process, ProtocolSet, Query, Signal, Snapshot, SocketProtocol,
     SpaceSelect, StateSet, Users,
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     udp: bool,
     /// The ports of one port space: host, a name of `ip netns`, a PID, a container or `net:[INODE]`
-    #[arg(long, value_name = "SPACE")]
+    #[arg(long, value_name = "SPACE", value_parser = NonEmptyStringValueParser::new())]
     space: Option<String>,
     /// Send the holders a signal, TERM unless another is given; asks first
     #[arg(short, long, value_name = "SIGNAL", num_args = 0..=1, require_equals = true, default_missing_value = "TERM")]
@@ -77,7 +78,7 @@ host's port space unless --space names another.";
 
 pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Answer, Failure> {
     let (services, services_warning) = services::load(Path::new(services::FILE));
-    let wanted = Wanted::parse(args, &services).map_err(|error| Failure::Usage(error.to_string()))?;
+    let wanted = Wanted::parse(args, &services)?;
     let query = wanted.query(args);
     let snapshot = Snapshot::take(&query).map_err(space_failure)?;
     let uses = snapshot.port_uses(|protocol, port| wanted.includes(protocol, port));
@@ -99,8 +100,8 @@ pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Ans
         });
     }
     let held = uses.iter().any(|usage| usage.holder.is_somebody());
-    if !args.json && !held {
-        wanted.say_nobody(&snapshot);
+    if !args.json {
+        wanted.say_nobody(&snapshot, &uses);
     }
     if !args.close_socket && args.kill.is_none() {
         return Ok(if held { Answer::Yes } else { Answer::No });
@@ -115,14 +116,28 @@ pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Ans
 
 /// The ports that are asked about.
 struct Wanted {
-    /// What the user wrote, for the answer that nobody holds them.
-    words: Vec<String>,
-    ports: Vec<(Option<SocketProtocol>, PortSet)>,
+    sets: Vec<Asked>,
     protocols: ProtocolSet,
 }
 
+/// One argument.
+struct Asked {
+    /// As it was written, for the answer that nobody holds it.
+    word: String,
+    protocol: Option<SocketProtocol>,
+    ports: PortSet,
+}
+
+impl Asked {
+    fn includes(&self, protocol: SocketProtocol, port: Port) -> bool {
+        self.protocol
+            .is_none_or(|of| of.transport() == protocol.transport())
+            && self.ports.contains(port)
+    }
+}
+
 impl Wanted {
-    fn parse(args: &Args, services: &Services) -> Result<Self, NotationError> {
+    fn parse(args: &Args, services: &Services) -> Result<Self, Failure> {
         let mut protocols = ProtocolSet::EMPTY;
         for (asked, protocol) in [(args.tcp, SocketProtocol::Tcp), (args.udp, SocketProtocol::Udp)] {
             if asked {
@@ -135,23 +150,25 @@ impl Wanted {
                 .filter(|p| p.transport().is_some())
                 .collect();
         }
-        let ports = args
-            .ports
-            .iter()
-            .map(|word| ports(word, services))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            words: args.ports.clone(),
-            ports,
-            protocols,
-        })
+        let asked = |word: &String| match ports(word, services) {
+            Ok((protocol, ports)) => Ok(Asked {
+                word: word.clone(),
+                protocol,
+                ports,
+            }),
+            Err(_) if args.kill.is_some() && word.parse::<Signal>().is_ok() => Err(Failure::Usage(format!(
+                "{} is no port; the signal stands behind an equals sign: --kill={}",
+                footer::shortened(word),
+                footer::shortened(word)
+            ))),
+            Err(error) => Err(Failure::Usage(error.to_string())),
+        };
+        let sets = args.ports.iter().map(asked).collect::<Result<_, _>>()?;
+        Ok(Self { sets, protocols })
     }
 
-    fn includes(&self, protocol: SocketProtocol, port: portolan_core::Port) -> bool {
-        self.protocols.contains(protocol)
-            && self.ports.iter().any(|(of, ports)| {
-                of.is_none_or(|of| of.transport() == protocol.transport()) && ports.contains(port)
-            })
+    fn includes(&self, protocol: SocketProtocol, port: Port) -> bool {
+        self.protocols.contains(protocol) && self.sets.iter().any(|asked| asked.includes(protocol, port))
     }
 
     fn query(&self, args: &Args) -> Query {
@@ -159,9 +176,9 @@ impl Wanted {
             protocols: self.protocols,
             states: StateSet::ALL,
             local_ports: Some(
-                self.ports
+                self.sets
                     .iter()
-                    .flat_map(|(_, ports)| ports.ranges())
+                    .flat_map(|asked| asked.ports.ranges())
                     .copied()
                     .collect(),
             ),
@@ -174,13 +191,22 @@ impl Wanted {
         }
     }
 
-    fn say_nobody(&self, snapshot: &Snapshot) {
+    /// Says which of the arguments nobody holds a port of.
+    fn say_nobody(&self, snapshot: &Snapshot, uses: &[PortUse]) {
+        let is_held = |asked: &Asked| {
+            uses.iter()
+                .any(|usage| usage.holder.is_somebody() && asked.includes(usage.protocol, usage.port))
+        };
         let words = self
-            .words
+            .sets
             .iter()
-            .map(|word| footer::shortened(word))
-            .collect::<Vec<_>>()
-            .join(", ");
+            .filter(|asked| !is_held(asked))
+            .map(|asked| footer::shortened(&asked.word))
+            .collect::<Vec<_>>();
+        if words.is_empty() {
+            return;
+        }
+        let words = words.join(", ");
         let place = match snapshot.spaces.as_slice() {
             [] | [_] => String::new(),
             spaces => format!(", in any of {} port spaces", spaces.len()),
@@ -191,11 +217,7 @@ impl Wanted {
 
 /// `8080`, `https`, `8000-8100,!8080`, each with `/tcp` or `/udp` behind it if need be.
 fn ports(word: &str, services: &Services) -> Result<(Option<SocketProtocol>, PortSet), NotationError> {
-    let (set, protocol) = match word.rsplit_once('/') {
-        Some((set, name)) => (set, Some(name.parse::<Protocol>()?)),
-        None => (word, None),
-    };
-    let set = PortSet::parse(set, protocol, services)?;
+    let (set, protocol) = PortSet::parse_with_protocol(word, services)?;
     let protocol = protocol.and_then(|protocol| {
         SocketProtocol::ALL
             .into_iter()
