@@ -130,6 +130,13 @@ fn what_is_wrong_is_said_in_whole_sentences_with_the_remedy() {
             &["man", "a", "b"],
             "\"b\" is one argument too many; see portolan man --help",
         ),
+        (
+            &["80,,443"],
+            "a port is missing at the comma; write one comma between two ports (at 3)",
+        ),
+        (&["10.77.0.0/33"], "(at 9)"),
+        (&["+80"], "a port has no sign"),
+        (&["٨٠"], "is not an ASCII digit"),
         (&["who", "1012/foo"], "cannot read \"1012/foo\" at 5"),
     ];
     for (arguments, expected) in cases {

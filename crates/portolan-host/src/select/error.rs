@@ -58,6 +58,15 @@ pub enum FilterFault {
         Escaped::new(.0).bounded(40)
     )]
     NotAPort(String),
+    /// Nothing between two commas, or before or behind one.
+    #[error("a port is missing at the comma; write one comma between two ports")]
+    EmptyItem,
+    /// A port with a plus sign.
+    #[error("a port has no sign; write the digits alone")]
+    Sign,
+    /// A digit of another script where a port could begin.
+    #[error("the digit '{}' (U+{:04X}) is not an ASCII digit; write 0 to 9", .0, *.0 as u32)]
+    ForeignDigit(char),
     /// A service name that has several ports, where one number is wanted.
     #[error("{} has several ports; write the number", Escaped::new(.0).bounded(40))]
     AmbiguousService(String),

@@ -6,6 +6,7 @@ use super::glob;
 use super::holder::Holder;
 use super::names::{Names, service_spans};
 use super::operand::{port_spans, prefix};
+use super::parse::Fault;
 use crate::SocketProtocol;
 
 /// What kind of thing an item names. Items of one kind are alternatives.
@@ -18,17 +19,21 @@ pub(super) enum ItemKind {
 }
 
 /// The kind and the test of one word. Commas separate alternatives: `22,80-443,https`.
+///
+/// A fault comes with the byte of the word where it begins.
 pub(super) fn item(
     word: &str,
     names: &dyn Names,
     holders: &mut Vec<Holder>,
-) -> Result<(ItemKind, Expression), FilterFault> {
-    if let Some(holder) = keyed_holder(word, names)? {
+) -> Result<(ItemKind, Expression), Fault> {
+    let at_value = |fault| (word.find(':').map_or(0, |colon| colon + 1), fault);
+    if let Some(holder) = keyed_holder(word, names).map_err(at_value)? {
         return Ok((ItemKind::Holder, held_by(holder, holders)));
     }
-    for (key, kind) in [("port:", ItemKind::Port), ("service:", ItemKind::Port)] {
+    for key in ["port:", "service:"] {
         if let Some(rest) = word.strip_prefix(key) {
-            return Ok((kind, port_set(rest, names)?));
+            let ports = port_set(rest, names).map_err(|(at, fault)| (key.len() + at, fault))?;
+            return Ok((ItemKind::Port, ports));
         }
     }
     if let Some(protocol) = protocol_named(word) {
@@ -42,16 +47,37 @@ pub(super) fn item(
         };
         return Ok((ItemKind::Address, Expression::Test(test)));
     }
-    if let Some(found) = address(word, names)? {
+    if let Some(found) = address(word, names).map_err(|fault| (place(word, &fault), fault))? {
         return Ok(found);
     }
     if word.starts_with(|first: char| first.is_ascii_digit()) || word.contains([',', '/']) {
         return Ok((ItemKind::Port, port_set(word, names)?));
     }
-    if word.starts_with('-') {
-        return Err(FilterFault::NotAPort(word.to_owned()));
+    let mut characters = word.chars();
+    match characters.next() {
+        Some('-') => Err((0, FilterFault::NotAPort(word.to_owned()))),
+        // Digits that were meant as a port and are no name: process:+80 is one.
+        Some('+') if characters.next().is_some_and(char::is_numeric) => Err((0, FilterFault::Sign)),
+        Some(digit) if digit.is_numeric() => Err((0, FilterFault::ForeignDigit(digit))),
+        Some(_) | None => Ok(bare_word(word, names, holders)),
     }
-    Ok(bare_word(word, names, holders))
+}
+
+/// Where in a word or a value its fault begins.
+pub(super) fn place(word: &str, fault: &FilterFault) -> usize {
+    match fault {
+        FilterFault::PrefixTooLong { .. } => word.find('/').map_or(0, |slash| slash + 1),
+        FilterFault::UnknownInterface(zone) => {
+            word.find(&format!("%{zone}")).map_or(0, |percent| percent + 1)
+        }
+        // Behind an address only a port can be one of these.
+        FilterFault::PortOutOfRange(port) | FilterFault::NotAPort(port) => word
+            .len()
+            .checked_sub(port.len())
+            .filter(|at| word.get(*at..) == Some(port))
+            .unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// A word that could name a service and a holder means both. It counts as a port if it is a service.
@@ -119,24 +145,33 @@ fn protocol_named(word: &str) -> Option<SocketProtocol> {
 }
 
 /// `22`, `80-443`, `https`, `53/udp`, and several of them with commas.
-fn port_set(word: &str, names: &dyn Names) -> Result<Expression, FilterFault> {
+fn port_set(word: &str, names: &dyn Names) -> Result<Expression, Fault> {
     let mut parts = Vec::new();
+    let mut start = 0;
     for part in word.split(',') {
+        let at_part = |fault| (start + place(part, &fault), fault);
+        if part.is_empty() {
+            return Err((start, FilterFault::EmptyItem));
+        }
         let (ports, protocol) = match part.split_once('/') {
             Some((ports, name)) => match protocol_named(name) {
                 Some(protocol) => (ports, Some(protocol)),
-                None => return Err(FilterFault::NotAProtocol(name.to_owned())),
+                None => {
+                    let at = start + ports.len() + 1;
+                    return Err((at, FilterFault::NotAProtocol(name.to_owned())));
+                }
             },
             None => (part, None),
         };
-        match range(ports)? {
+        match range(ports).map_err(at_part)? {
             Some(span) => parts.push(port_test(span, protocol)),
             None => {
-                for span in port_spans(decimal(ports), names)? {
+                for span in port_spans(decimal(ports), names).map_err(at_part)? {
                     parts.push(port_test(span, protocol));
                 }
             }
         }
+        start += part.len() + 1;
     }
     Ok(Expression::joined(Operator::Or, parts).unwrap_or(Expression::Test(Test::Constant(false))))
 }

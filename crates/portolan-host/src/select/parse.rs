@@ -13,7 +13,7 @@
 use super::error::FilterFault;
 use super::expression::{End, Expression, Operator, Span, Test};
 use super::holder::Holder;
-use super::item::item;
+use super::item::{item, place};
 use super::names::Names;
 use super::operand;
 use super::states::states_named;
@@ -166,7 +166,7 @@ impl<'a> Parser<'a> {
             Kind::Test(word) => self.test(word),
             Kind::Word => item(&token.text, self.names, self.holders)
                 .map(|(_, expression)| expression)
-                .map_err(|fault| (token.offset, fault)),
+                .map_err(|(at, fault)| (token.offset + at, fault)),
             Kind::State { .. } => Err((token.offset, FilterFault::StateNotFirst)),
             Kind::Close | Kind::And | Kind::Or | Kind::Compare(_) => Err((
                 token.offset,
@@ -205,7 +205,7 @@ impl<'a> Parser<'a> {
             TestWord::Dst | TestWord::Dport => End::Remote,
             _ => End::Local,
         };
-        let at_value = |fault| (value.offset, fault);
+        let at_value = |fault| (value.offset + place(&value.text, &fault), fault);
         if matches!(word, TestWord::Sport | TestWord::Dport) {
             let (expression, family) =
                 operand::port_test(&value.text, end, comparison, self.hint, self.names).map_err(at_value)?;

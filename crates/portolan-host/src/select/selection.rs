@@ -138,7 +138,7 @@ fn items(
 ) -> Result<Option<Expression>, Fault> {
     let mut items = Vec::new();
     for token in tokens {
-        items.push(item(&token.text, names, holders).map_err(|fault| (token.offset, fault))?);
+        items.push(item(&token.text, names, holders).map_err(|(at, fault)| (token.offset + at, fault))?);
     }
     let mut kinds = Vec::new();
     for kind in [

@@ -78,6 +78,8 @@ impl<'a> SocketObject<'a> {
                     text: Shown(OwnerlessText {
                         ownerless,
                         uid: socket.uid,
+                        // A document has the number beside it, which is the same on every machine.
+                        user: None,
                     }),
                     listener: ownerless.listener.map(ListenerObject::from),
                 }),

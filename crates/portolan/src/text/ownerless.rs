@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use portolan_core::Escaped;
 use portolan_host::{Ownerless, OwnerlessReason};
 
 /// The reason as a phrase for a column or a JSON text: `waits for :8080 (nginx) to accept it`.
@@ -10,6 +11,8 @@ pub(crate) struct OwnerlessText<'a> {
     pub(crate) ownerless: &'a Ownerless,
     /// Whose the socket is, where the kernel says so.
     pub(crate) uid: Option<u32>,
+    /// That user's name, if the system knows one.
+    pub(crate) user: Option<&'a str>,
 }
 
 impl fmt::Display for OwnerlessText<'_> {
@@ -28,7 +31,10 @@ impl fmt::Display for OwnerlessText<'_> {
                 }
                 None => f.write_str("waits to be accepted"),
             },
-            (OwnerlessReason::OtherUser, Some(uid)) => write!(f, "hidden, of user {uid}"),
+            (OwnerlessReason::OtherUser, Some(uid)) => match self.user {
+                Some(name) => write!(f, "hidden, of {}", Escaped::new(name)),
+                None => write!(f, "hidden, of uid {uid}"),
+            },
             (OwnerlessReason::OtherUser, None) => f.write_str("hidden, of another user"),
             (OwnerlessReason::OtherPidNamespace, _) => f.write_str("hidden, in another PID namespace"),
             (OwnerlessReason::Kernel, _) => f.write_str("the kernel, or hidden by it"),

@@ -10,6 +10,7 @@ use portolan_core::Escaped;
 use portolan_core::registry::Services;
 use portolan_host::{BindReach, Owner, Ownership, Process, Snapshot, Socket, Space, TcpInfo, Users};
 
+use crate::message::one_line;
 use crate::text::address::EndText;
 use crate::text::ownerless::OwnerlessText;
 use crate::text::service::service_name;
@@ -129,6 +130,8 @@ pub(super) struct Source<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) services: &'a Services,
     pub(super) look: Look,
+    /// Whether every holder is named, and not only the first of a name.
+    every_holder: bool,
     users: RefCell<Users>,
 }
 
@@ -138,7 +141,16 @@ impl<'a> Source<'a> {
             snapshot,
             services,
             look,
+            every_holder: false,
             users: RefCell::new(Users::new()),
+        }
+    }
+
+    /// The same with every holder of a socket by name and process id.
+    pub(super) fn with_every_holder(self) -> Self {
+        Self {
+            every_holder: true,
+            ..self
         }
     }
 
@@ -160,16 +172,10 @@ impl<'a> Source<'a> {
             Cell::User => self.write_user(index, socket, out),
             Cell::Unit => self.write_unit(index, out),
             Cell::Space => write!(out, "{}", Escaped::new(&space.name.to_string())),
-            Cell::Receive => {
-                let sum = self.sum(sockets, |socket| socket.queues.receive);
-                write!(out, "{sum}")
-            }
-            Cell::Send => {
-                let sum = self.sum(sockets, |socket| socket.queues.send);
-                write!(out, "{sum}")
-            }
+            Cell::Receive => write!(out, "{}", socket.queues.receive),
+            Cell::Send => write!(out, "{}", socket.queues.send),
             Cell::Uid => socket.uid.map_or(Ok(()), |uid| write!(out, "{uid}")),
-            Cell::Inode => stacked(out, self.look, self.each(sockets).map(|socket| socket.inode)),
+            Cell::Inode => write!(out, "{}", socket.inode),
             Cell::Fds => self.write_fds(index, out),
             Cell::Device => match (socket.device, space.device_name(socket.device)) {
                 (0, _) => Ok(()),
@@ -194,10 +200,6 @@ impl<'a> Source<'a> {
         sockets
             .iter()
             .map(|index| &self.snapshot.sockets[*index as usize])
-    }
-
-    fn sum(&self, sockets: &[u32], queue: impl Fn(&Socket) -> u32) -> u64 {
-        self.each(sockets).map(|socket| u64::from(queue(socket))).sum()
     }
 
     /// Every address once; `×4` where several sockets of the row have it (SO_REUSEPORT).
@@ -266,8 +268,10 @@ impl<'a> Source<'a> {
         match self.snapshot.ownership.get(index) {
             Some(Ownership::Held(owners)) => self.write_owners(owners, out),
             Some(Ownership::Nobody(ownerless)) => {
+                let mut users = self.users.borrow_mut();
                 let uid = socket.uid;
-                write!(out, "{}", OwnerlessText { ownerless, uid })
+                let user = uid.and_then(|uid| users.name(uid));
+                write!(out, "{}", OwnerlessText { ownerless, uid, user })
             }
             None => Ok(()),
         }
@@ -280,6 +284,18 @@ impl<'a> Source<'a> {
         };
         if let [owner] = owners {
             return write!(out, "{} ({})", Escaped::new(name(owner).as_bytes()), owner.pid);
+        }
+        if self.every_holder {
+            for (position, owner) in owners.iter().enumerate() {
+                let comma = if position > 0 { ", " } else { "" };
+                write!(
+                    out,
+                    "{comma}{} ({})",
+                    Escaped::new(name(owner).as_bytes()),
+                    owner.pid
+                )?;
+            }
+            return Ok(());
         }
         let mut names = Vec::<(&OsStr, i32, usize)>::new();
         for owner in owners {
@@ -354,7 +370,8 @@ impl<'a> Source<'a> {
                         let id = container.id.get(..SHORT_ID).unwrap_or(&container.id);
                         write!(out, "{} {}", container.engine, Escaped::new(id))?;
                     }
-                    (None, Some(unit)) => write!(out, "{}", Escaped::new(unit))?,
+                    // What a unit is called may be typed again: its own backslash stays one.
+                    (None, Some(unit)) => out.write_str(&one_line(unit))?,
                     (None, None) => {}
                 }
             }
@@ -362,11 +379,18 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
+    /// `3,4` of one holder, `812:3,813:3` of several: the process and its descriptor.
     fn write_fds(&self, index: usize, out: &mut String) -> fmt::Result {
-        let descriptors = self.owners(index).iter().flat_map(|owner| &owner.fds);
-        for (position, descriptor) in descriptors.enumerate() {
+        let owners = self.owners(index);
+        let descriptors = owners
+            .iter()
+            .flat_map(|owner| owner.fds.iter().map(move |fd| (owner.pid, fd)));
+        for (position, (pid, descriptor)) in descriptors.enumerate() {
             if position > 0 {
                 out.write_char(',')?;
+            }
+            if owners.len() > 1 {
+                write!(out, "{pid}:")?;
             }
             write!(out, "{descriptor}")?;
         }

@@ -132,7 +132,13 @@ impl Wanted {
             let family = snapshot.sockets[*index].family;
             self.family.is_none_or(|wanted| wanted == family) && matcher.matches(*index)
         });
-        Rows::new(snapshot, services, selected, args.sort)
+        Rows::new(
+            snapshot,
+            services,
+            selected,
+            args.sort,
+            args.format() != Format::Wide,
+        )
     }
 
     /// Prints the rows. Gives the headers of the columns that found no place.
@@ -164,13 +170,16 @@ impl Wanted {
                     connections: true,
                     ..show
                 };
-                let source = Source::new(snapshot, services, plain);
+                let source = Source::new(snapshot, services, plain).with_every_holder();
                 csv::write(output, &source, &Cell::columns(show), rows, look.headers)?;
             }
             Format::Quiet => write_quiet(snapshot, rows, output)?,
             Format::Table | Format::Wide => {
                 let cells = Cell::columns(show);
-                let source = Source::new(snapshot, services, look);
+                let mut source = Source::new(snapshot, services, look);
+                if format == Format::Wide {
+                    source = source.with_every_holder();
+                }
                 let columns = cells.iter().map(|cell| cell.column()).collect();
                 if !rows.is_empty() {
                     let mut table = Table::new(output, columns, look);

@@ -22,7 +22,7 @@ pub(super) fn say_nothing(
         StateSet::ALL => "socket is there".to_owned(),
         some => {
             let names = some.iter().map(|state| state.to_string()).collect::<Vec<_>>();
-            format!("socket is {}", names.join(" or "))
+            format!("socket in state {}", names.join(" or "))
         }
     };
     let fits = match filter {

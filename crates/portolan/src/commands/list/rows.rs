@@ -20,18 +20,24 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The rows of the sockets with the indices `selected`.
+    /// The rows of the sockets with the indices `selected`; with `grouped`, sockets that belong together
+    /// share one.
     pub(super) fn new(
         snapshot: &Snapshot,
         services: &Services,
         selected: impl Iterator<Item = usize>,
         sort: Sort,
+        grouped: bool,
     ) -> Self {
         let mut rows = Self {
             order: by_port(snapshot, selected),
             rows: Vec::new(),
         };
-        rows.group(snapshot);
+        if grouped {
+            rows.group(snapshot);
+        } else {
+            rows.rows = (0..rows.order.len() as u32).map(|at| (at, at + 1)).collect();
+        }
         rows.sort(snapshot, services, sort);
         rows
     }

@@ -114,6 +114,9 @@ fn machine() -> Snapshot {
     let mut rest = socket(Tcp, TimeWait, "10.0.0.5:80", Some("192.0.2.8:50001"));
     rest.inode = 0;
     rest.uid = None;
+    let mut hidden = socket(Tcp, Listen, "127.0.0.1:9999", None);
+    // The one user that every system has.
+    hidden.uid = Some(0);
     let entries = vec![
         (socket(Tcp, Listen, "0.0.0.0:80", None), held(&[812, 813, 814])),
         (v6_only, held(&[812, 813, 814])),
@@ -122,10 +125,7 @@ fn machine() -> Snapshot {
         (socket(Tcp, Listen, "[::]:22", None), held(&[1])),
         (socket(Tcp, Listen, "10.0.0.5:5432", None), held(&[77])),
         (link_local, held(&[300])),
-        (
-            socket(Tcp, Listen, "127.0.0.1:9999", None),
-            nobody(OwnerlessReason::OtherUser),
-        ),
+        (hidden, nobody(OwnerlessReason::OtherUser)),
         (
             socket(Tcp, Listen, "[2001:db8:1:2:3:4:5:6]:65535", None),
             held(&[666]),
@@ -280,6 +280,80 @@ fn no_process_name_steers_the_terminal() {
     assert!(text.contains(r"e\x1b[31m\nv\xff (666)"), "{text}");
     let document = document("--json pid:666");
     assert_eq!(document["sockets"][0]["owners"][0]["name"], "e\u{1b}[31m\nv\\xff");
+}
+
+#[test]
+fn every_holder_and_each_socket_is_shown_where_there_is_room() {
+    let (text, _) = printed("-o wide 80", None, false);
+    let rows = text.lines().skip(1).collect::<Vec<_>>();
+    assert_eq!(rows.len(), 2, "a row for each socket: {text}");
+    for row in rows {
+        for part in [
+            "nginx (812), nginx (813), nginx (814)",
+            "812:6,813:6,814:6",
+            " 128 ",
+        ] {
+            assert!(row.contains(part), "{part}: {row}");
+        }
+    }
+    let (text, _) = printed("--csv 80", None, false);
+    assert!(
+        text.contains("\"nginx (812), nginx (813), nginx (814)\"") && text.contains("\"812:6,813:6,814:6\""),
+        "{text}"
+    );
+    // One holder needs no number.
+    assert!(printed("--csv 22", None, false).0.contains(",6,"));
+}
+
+#[test]
+fn a_units_name_can_be_typed_again() {
+    let mut machine = machine();
+    let unit = "rv\\x2dte\u{1b}st.service";
+    machine.processes.get_mut(&1).unwrap().unit = Some(unit.to_owned());
+    let services = Services::built_in();
+    let look = Look {
+        width: None,
+        colour: false,
+        headers: false,
+        unicode: true,
+    };
+    let socket = machine
+        .sockets
+        .iter()
+        .position(|socket| socket.local.port().is_some_and(|port| port.get() == 22));
+    let mut text = String::new();
+    Source::new(&machine, &services, look)
+        .write(Cell::Unit, &[socket.unwrap() as u32], &mut text)
+        .unwrap();
+    assert_eq!(text, r"rv\x2dte\x1bst.service");
+}
+
+#[test]
+fn whose_a_hidden_socket_is_has_a_name() {
+    let mut machine = machine();
+    let hidden = machine
+        .sockets
+        .iter()
+        .position(|socket| socket.local.port().is_some_and(|port| port.get() == 9999));
+    let hidden = hidden.unwrap();
+    let services = Services::built_in();
+    let look = Look {
+        width: None,
+        colour: false,
+        headers: false,
+        unicode: true,
+    };
+    for (uid, expected) in [
+        (0, "hidden, of root"),
+        (4_000_000_123, "hidden, of uid 4000000123"),
+    ] {
+        machine.sockets[hidden].uid = Some(uid);
+        let mut text = String::new();
+        Source::new(&machine, &services, look)
+            .write(Cell::Owner, &[hidden as u32], &mut text)
+            .unwrap();
+        assert_eq!(text, expected);
+    }
 }
 
 #[test]

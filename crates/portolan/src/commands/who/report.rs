@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use portolan_core::Escaped;
 use portolan_core::registry::Services;
-use portolan_host::{OwnerlessReason, PortHolder, PortUse, Process, Snapshot, SpaceName, State};
+use portolan_host::{OwnerlessReason, PortHolder, PortUse, Process, Snapshot, SpaceName, State, Users};
 
 use super::chosen;
+use crate::message::one_line;
 use crate::output::Output;
 use crate::text::address::EndText;
 
@@ -69,14 +70,21 @@ fn write_use(
                 .sockets
                 .first()
                 .and_then(|&index| snapshot.sockets[index].uid);
-            writeln!(out, "  {}: {deeds}", nobody(reason, uid))?;
+            let mut users = Users::new();
+            let user = uid.map(|uid| users.name(uid).map_or_else(|| format!("uid {uid}"), printable));
+            let sentence = nobody(reason, user.as_deref(), usage.sockets.len(), &deeds);
+            writeln!(out, "  {sentence}")?;
         }
     }
     let space = snapshot.space(usage.space);
     if snapshot.spaces.len() > 1 || space.name != SpaceName::Host {
         field(out, "space", &chosen::name(space))?;
     }
-    if !usage.connections.is_empty() || usage.waiting > 0 {
+    let listens = usage
+        .sockets
+        .iter()
+        .any(|&index| snapshot.sockets[index].state == State::Listen);
+    if listens || !usage.connections.is_empty() || usage.waiting > 0 {
         let waiting = match usage.waiting {
             0 => String::new(),
             waiting => format!(", {waiting} waiting to be accepted"),
@@ -116,7 +124,8 @@ fn write_process(out: &mut impl Write, process: &Process, ancestors: &[Process])
         &moment(process.start_time.wall_clock(), SystemTime::now()),
     )?;
     if let Some(unit) = &process.unit {
-        field(out, "unit", &printable(unit))?;
+        // It may be typed again: its own backslash stays one.
+        field(out, "unit", &one_line(unit))?;
     }
     if let Some(container) = &process.container {
         field(
@@ -183,21 +192,38 @@ fn holds(snapshot: &Snapshot, usage: &PortUse) -> String {
     and(&parts)
 }
 
-/// The reason why nobody is named, as the subject of a sentence.
-fn nobody(reason: OwnerlessReason, uid: Option<u32>) -> String {
+/// What is to be said where no process is named: why, of how many sockets, or what the hidden one does.
+fn nobody(reason: OwnerlessReason, user: Option<&str>, sockets: usize, deeds: &str) -> String {
+    let count = |one: &str, many: &str| match sockets {
+        1 => format!("1 {one}"),
+        sockets => format!("{sockets} {many}"),
+    };
     match reason {
-        OwnerlessReason::TimeWait => "nobody, closed connections rest in TIME-WAIT".to_owned(),
-        OwnerlessReason::Orphan => "nobody, the kernel finishes closed connections".to_owned(),
-        OwnerlessReason::SynReceived => "nobody, handshakes are under way".to_owned(),
-        OwnerlessReason::AcceptQueue => "nobody yet, connections wait to be accepted".to_owned(),
-        OwnerlessReason::OtherUser => match uid {
-            Some(uid) => format!("a process of another user (uid {uid}), which root could name"),
-            None => "a process of another user, which root could name".to_owned(),
-        },
-        OwnerlessReason::OtherPidNamespace => "a process outside this PID namespace".to_owned(),
-        OwnerlessReason::Kernel => "the kernel itself, or a process that it hides".to_owned(),
-        OwnerlessReason::Vanished => "somebody who closed it meanwhile".to_owned(),
-        _ => "nobody".to_owned(),
+        OwnerlessReason::TimeWait => format!(
+            "nobody: {} in TIME-WAIT",
+            count("closed connection rests", "closed connections rest")
+        ),
+        OwnerlessReason::Orphan => format!(
+            "nobody: the kernel finishes {}",
+            count("closed connection", "closed connections")
+        ),
+        OwnerlessReason::SynReceived => {
+            format!("nobody: {} under way", count("handshake is", "handshakes are"))
+        }
+        OwnerlessReason::AcceptQueue => format!(
+            "nobody yet: {} to be accepted",
+            count("connection waits", "connections wait")
+        ),
+        OwnerlessReason::OtherUser => format!(
+            "a process of {}, which root could name, {deeds}",
+            user.unwrap_or("another user")
+        ),
+        OwnerlessReason::OtherPidNamespace => format!("a process outside this PID namespace {deeds}"),
+        OwnerlessReason::Kernel => format!("the kernel itself, or a process that it hides, {deeds}"),
+        OwnerlessReason::Vanished => {
+            format!("nobody any more: who held it has closed it meanwhile ({deeds})")
+        }
+        _ => format!("nobody, for a reason that is not known here ({deeds})"),
     }
 }
 
@@ -258,6 +284,45 @@ mod tests {
         ] {
             let told = moment(now - Duration::from_secs(seconds), now);
             assert!(told.ends_with(&format!(", {text} ago")), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_holds_is_told_in_a_whole_sentence() {
+        let told = |reason, sockets| nobody(reason, Some("root"), sockets, "listens on 127.0.0.1:80");
+        for (reason, sockets, text) in [
+            (
+                OwnerlessReason::TimeWait,
+                1,
+                "nobody: 1 closed connection rests in TIME-WAIT",
+            ),
+            (
+                OwnerlessReason::TimeWait,
+                2,
+                "nobody: 2 closed connections rest in TIME-WAIT",
+            ),
+            (
+                OwnerlessReason::Orphan,
+                1,
+                "nobody: the kernel finishes 1 closed connection",
+            ),
+            (
+                OwnerlessReason::SynReceived,
+                2,
+                "nobody: 2 handshakes are under way",
+            ),
+            (
+                OwnerlessReason::AcceptQueue,
+                1,
+                "nobody yet: 1 connection waits to be accepted",
+            ),
+            (
+                OwnerlessReason::OtherUser,
+                1,
+                "a process of root, which root could name, listens on 127.0.0.1:80",
+            ),
+        ] {
+            assert_eq!(told(reason, sockets), text);
         }
     }
 

@@ -104,6 +104,7 @@ fn in_the_way(snapshot: &Snapshot, index: usize) -> String {
         Some(Ownership::Nobody(ownerless)) => OwnerlessText {
             ownerless,
             uid: socket.uid,
+            user: None,
         }
         .to_string(),
         None => "owner unknown".to_owned(),
