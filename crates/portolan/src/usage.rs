@@ -47,7 +47,14 @@ pub(crate) fn fault(error: &clap::Error, words: &[OsString], command: Option<&st
                 .or_else(|| Some("behind -- it would be taken as a value".to_owned())),
         ),
         ErrorKind::UnknownArgument => (format!("\"{argument}\" is one argument too many"), None),
-        ErrorKind::MissingRequiredArgument => (format!("{argument} is missing"), None),
+        ErrorKind::InvalidSubcommand => (
+            format!(
+                "there is no command \"{}\"",
+                shown(&text(ContextKind::InvalidSubcommand))
+            ),
+            did_you_mean(ContextKind::SuggestedSubcommand),
+        ),
+        ErrorKind::MissingRequiredArgument => (format!("{argument} is required"), None),
         ErrorKind::ArgumentConflict => {
             let other = shown(&text(ContextKind::PriorArg));
             if other == argument || other.is_empty() {

@@ -97,7 +97,7 @@ fn no_error_steers_the_terminal_or_fills_it() {
 #[test]
 fn what_is_wrong_is_said_in_whole_sentences_with_the_remedy() {
     let cases: &[(&[&str], &str)] = &[
-        (&["who"], "<PORT>... is missing; see portolan who --help"),
+        (&["who"], "<PORT>... is required; see portolan who --help"),
         (
             &["pick", "abc"],
             "[N] \"abc\": the number of ports, 1 to 65535, belongs there",
@@ -134,7 +134,7 @@ fn what_is_wrong_is_said_in_whole_sentences_with_the_remedy() {
             &["80,,443"],
             "a port is missing at the comma; write one comma between two ports (at 3)",
         ),
-        (&["10.77.0.0/33"], "(at 9)"),
+        (&["10.77.0.0/33"], "(at 10)"),
         (&["+80"], "a port has no sign"),
         (&["٨٠"], "is not an ASCII digit"),
         (&["who", "1012/foo"], "cannot read \"1012/foo\" at 5"),
