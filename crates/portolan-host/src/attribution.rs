@@ -72,12 +72,17 @@ pub(crate) fn attribute(
                 None => {
                     let queues = queues.get_or_insert_with(|| AcceptQueues::new(listeners));
                     match queues.listener(socket) {
-                        Some(listener) => Ownership::Nobody(Ownerless {
+                        Some((listener, candidates)) => Ownership::Nobody(Ownerless {
                             reason: OwnerlessReason::AcceptQueue,
                             listener: Some(ListenerRef {
                                 port: listener.local.port().unwrap_or_default(),
-                                inode: listener.inode,
-                                pid: index.of(listener.inode).first().map(|holding| holding.pid),
+                                inode: (candidates == 1).then_some(listener.inode),
+                                pid: index
+                                    .of(listener.inode)
+                                    .first()
+                                    .filter(|_| candidates == 1)
+                                    .map(|holding| holding.pid),
+                                candidates,
                             }),
                         }),
                         None if matches!(socket.state, State::Established | State::CloseWait) => {
@@ -175,18 +180,20 @@ impl<'a> AcceptQueues<'a> {
     /// The listener that Linux would have given the connection to (compute_score in
     /// net/ipv4/inet_hashtables.c): one of its address before one of every address.
     ///
-    /// Of a SO_REUSEPORT group any member may be the one; the first with somebody waiting is named.
-    fn listener(&self, connection: &Socket) -> Option<&'a Socket> {
+    /// Of a SO_REUSEPORT group any member may be the one: those with somebody waiting, if there are such. The count
+    /// says how many it may be.
+    fn listener(&self, connection: &Socket) -> Option<(&'a Socket, usize)> {
         let port = connection.local.port()?;
         let address = connection.local.ip()?;
-        self.0
-            .get(&(connection.space, connection.protocol, port))?
-            .iter()
-            .filter_map(|listener| Some((fit(listener, address)?, listener)))
-            .max_by_key(|(fit, listener)| {
-                (*fit, listener.queues.receive > 0, listener.family == Family::Ipv4)
-            })
-            .map(|(_, listener)| *listener)
+        let listeners = self.0.get(&(connection.space, connection.protocol, port))?;
+        let rank = |listener: &Socket| {
+            let waits = listener.queues.receive > 0;
+            Some((fit(listener, address)?, waits, listener.family == Family::Ipv4))
+        };
+        let best = listeners.iter().filter_map(|listener| rank(listener)).max()?;
+        let mut equal = listeners.iter().filter(|listener| rank(listener) == Some(best));
+        let first = equal.next()?;
+        Some((first, 1 + equal.count()))
     }
 }
 
@@ -357,12 +364,55 @@ mod tests {
                 panic!("{local}: {found:?}");
             };
             assert_eq!(*reason, OwnerlessReason::AcceptQueue);
-            assert_eq!((listener.inode, listener.pid), (inode, pid), "{local}");
+            assert_eq!((listener.inode, listener.pid), (Some(inode), pid), "{local}");
         }
         let elsewhere = tcp(State::Established, "10.0.0.1:8080", 0);
         assert_eq!(
             reason_of(elsewhere, &listeners, &[], SEEING_ALL),
             OwnerlessReason::Vanished
+        );
+    }
+
+    #[test]
+    fn of_listeners_that_share_a_port_one_is_named_only_if_it_alone_has_a_queue() {
+        let mut listeners = [4, 5, 6].map(|inode| tcp(State::Listen, "10.0.0.1:80", inode));
+        let mut holdings = [4, 5, 6].map(|inode| Holding {
+            inode,
+            pid: inode as i32,
+            fd: 3,
+        });
+        let mut told = |queues: [u32; 3]| {
+            for (listener, queue) in listeners.iter_mut().zip(queues) {
+                listener.queues.receive = queue;
+            }
+            let waiting = [tcp(State::Established, "10.0.0.1:80", 0)];
+            match &attribute(
+                &waiting,
+                &listeners,
+                &mut holdings,
+                &InodeSet::default(),
+                SEEING_ALL,
+            )[0]
+            {
+                Ownership::Nobody(ownerless) => ownerless.listener.unwrap(),
+                held @ Ownership::Held(_) => panic!("held by {held:?}"),
+            }
+        };
+        let group = |candidates| ListenerRef {
+            port: Port::new(80),
+            inode: None,
+            pid: None,
+            candidates,
+        };
+        assert_eq!(told([0, 0, 0]), group(3));
+        assert_eq!(told([2, 0, 1]), group(2));
+        assert_eq!(
+            told([0, 7, 0]),
+            ListenerRef {
+                inode: Some(5),
+                pid: Some(5),
+                ..group(1)
+            }
         );
     }
 

@@ -24,19 +24,21 @@ pub struct Owner {
 pub struct Ownerless {
     /// The kind of reason.
     pub reason: OwnerlessReason,
-    /// For a connection in an accept queue: the listener whose queue it is.
+    /// For a connection in an accept queue: the listener whose queue it is, or the group of them.
     pub listener: Option<ListenerRef>,
 }
 
-/// The listener in whose accept queue a connection waits.
+/// The listener in whose accept queue a connection waits, or a SO_REUSEPORT group of them, any of which may be it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerRef {
     /// Its port.
     pub port: Port,
-    /// Its inode.
-    pub inode: u64,
-    /// A process that holds it, if one was seen.
+    /// Its inode; `None` for a group.
+    pub inode: Option<u64>,
+    /// A process that holds it, if one was seen; `None` for a group.
     pub pid: Option<i32>,
+    /// How many listeners it may be: 1 if it is known.
+    pub candidates: usize,
 }
 
 /// The kinds of reason why a socket has no owner.

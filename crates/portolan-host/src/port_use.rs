@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use portolan_core::Port;
 
-use crate::{OwnerlessReason, Ownership, Snapshot, SocketProtocol, SpaceId, State};
+use crate::{OwnerlessReason, Ownership, Snapshot, Socket, SocketProtocol, SpaceId, State};
 
 /// What one process, or nobody, does with one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Snapshot {
                 match kind {
                     Kind::Holds => usage.sockets.push(index),
                     Kind::Connected => usage.connections.push(index),
-                    Kind::Waits => usage.waiting += 1,
+                    Kind::Waits(count) => usage.waiting += count as usize,
                 }
             };
             match ownership {
@@ -91,11 +91,17 @@ impl Snapshot {
                     for owner in owners {
                         note(PortHolder::Process(owner.pid), Kind::of(socket.state));
                     }
+                    // Of several that share a listener, one will accept: nobody is counted twice.
+                    if let Some(first) = owners.first() {
+                        note(PortHolder::Process(first.pid), Kind::waits_for(socket));
+                    }
                 }
-                Ownership::Nobody(ownerless) => match ownerless.listener.and_then(|listener| listener.pid) {
-                    Some(pid) => note(PortHolder::Process(pid), Kind::Waits),
-                    None => note(PortHolder::Nobody(ownerless.reason), Kind::of(socket.state)),
-                },
+                // The listener's own queue has it counted.
+                Ownership::Nobody(ownerless) if ownerless.listener.is_some() => {}
+                Ownership::Nobody(ownerless) => {
+                    note(PortHolder::Nobody(ownerless.reason), Kind::of(socket.state));
+                    note(PortHolder::Nobody(ownerless.reason), Kind::waits_for(socket));
+                }
             }
         }
         let mut uses = uses.into_values().collect::<Vec<_>>();
@@ -113,10 +119,18 @@ impl Snapshot {
 enum Kind {
     Holds,
     Connected,
-    Waits,
+    /// So many connections wait for it to accept them.
+    Waits(u32),
 }
 
 impl Kind {
+    const fn waits_for(socket: &Socket) -> Self {
+        match socket.state {
+            State::Listen => Self::Waits(socket.queues.receive),
+            _ => Self::Waits(0),
+        }
+    }
+
     const fn of(state: State) -> Self {
         match state {
             State::Listen | State::Unconnected | State::Closed => Self::Holds,
@@ -136,7 +150,7 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Family, ListenerRef, Owner, Ownerless, Queues, Socket, SocketAddress};
+    use crate::{Family, ListenerRef, Owner, Ownerless, Queues, SocketAddress};
 
     fn socket(protocol: SocketProtocol, state: State, port: u16) -> Socket {
         Socket {
@@ -181,11 +195,14 @@ mod tests {
         use SocketProtocol::{Tcp, Udp};
         let listener = ListenerRef {
             port: Port::new(80),
-            inode: 9,
+            inode: Some(9),
             pid: Some(10),
+            candidates: 1,
         };
+        let mut with_queue = socket(Tcp, State::Listen, 80);
+        with_queue.queues.receive = 1;
         let (sockets, ownership) = [
-            (socket(Tcp, State::Listen, 80), held(&[10, 11])),
+            (with_queue, held(&[10, 11])),
             (socket(Tcp, State::Established, 80), held(&[11])),
             (
                 socket(Tcp, State::Established, 80),

@@ -14,8 +14,8 @@ use crate::container_name::{self, Stores};
 use crate::proc_root::read_link;
 use crate::{
     Collector, Hidden, HoldersError, Holding, Holdings, HoldingsRequest, InodeSet, Owner, OwnerlessReason,
-    Ownership, ProcRoot, Process, Query, Snapshot, Socket, SocketRead, Sources, SpaceError, SpaceSelect,
-    StartTime, State, Users, find_holders, read_inodes, read_sockets,
+    Ownership, ProcRoot, Process, Query, Snapshot, Socket, SocketProtocol, SocketRead, Sources, SpaceError,
+    SpaceSelect, StartTime, State, Users, find_holders, read_inodes, read_sockets,
 };
 
 impl Snapshot {
@@ -272,7 +272,10 @@ impl<'a> Finder<'a> {
         };
         query.protocols = of_missing().map(|socket| socket.protocol).collect();
         query.states = of_missing().map(|socket| socket.state).collect();
-        if of_missing().all(|socket| socket.local.port().is_some()) {
+        // The "port" of a raw socket is the number of an IP protocol, and no port fits it.
+        let has_port =
+            |socket: &Socket| socket.protocol != SocketProtocol::Raw && socket.local.port().is_some();
+        if of_missing().all(has_port) {
             let ports = of_missing()
                 .filter_map(|socket| socket.local.port())
                 .collect::<BTreeSet<_>>();

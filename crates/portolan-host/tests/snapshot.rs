@@ -80,7 +80,7 @@ fn a_connection_that_waits_in_the_accept_queue_names_its_listener() {
     };
     assert_eq!(*reason, OwnerlessReason::AcceptQueue);
     assert_eq!((named.port, named.pid), (Port::new(port), Some(own_pid())));
-    assert_eq!(named.inode, find(&snapshot, port, State::Listen)[0].0.inode);
+    assert_eq!(named.inode, Some(find(&snapshot, port, State::Listen)[0].0.inode));
     let uses = snapshot.port_uses(|_, _| true);
     assert_eq!(uses.len(), 1, "{uses:?}");
     assert_eq!(

@@ -388,3 +388,50 @@ fn columns_and_the_locale_are_obeyed() {
         assert!(stderr(&narrow).contains("columns left out at this width"));
     });
 }
+
+#[test]
+fn a_raw_socket_of_a_process_that_cannot_be_seen_is_not_said_to_be_closed() {
+    use std::os::fd::AsRawFd as _;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+    let raw = match socket_with(
+        AddressFamily::INET,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(ipproto::ICMP),
+    ) {
+        Ok(raw) => raw,
+        Err(error) => {
+            eprintln!("skipped: no raw socket may be made: {error}");
+            return;
+        }
+    };
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", raw.as_raw_fd())).unwrap();
+    let inode = link
+        .to_str()
+        .unwrap()
+        .trim_matches(|c: char| !c.is_ascii_digit())
+        .to_owned();
+    let output = Command::new("unshare")
+        .args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            env!("CARGO_BIN_EXE_portolan"),
+            "list",
+        ])
+        .args(["--raw", "--space", "host", "--json"])
+        .output()
+        .unwrap();
+    if output.stdout.is_empty() {
+        eprintln!("skipped: no process namespace may be made: {}", stderr(&output));
+        return;
+    }
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sockets = document["sockets"].as_array().unwrap();
+    let found = sockets
+        .iter()
+        .find(|socket| socket["inode"].as_u64() == inode.parse().ok())
+        .unwrap();
+    assert_eq!(found["ownerless"]["reason"], "other-pid-namespace", "{found}");
+}

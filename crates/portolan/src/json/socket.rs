@@ -227,13 +227,13 @@ struct OwnerlessObject<'a> {
 #[derive(Serialize)]
 struct ListenerObject {
     port: u16,
-    inode: u64,
+    inode: Option<u64>,
     pid: Option<i32>,
 }
 
 impl From<ListenerRef> for ListenerObject {
     fn from(listener: ListenerRef) -> Self {
-        let ListenerRef { port, inode, pid } = listener;
+        let ListenerRef { port, inode, pid, .. } = listener;
         Self {
             port: port.get(),
             inode,

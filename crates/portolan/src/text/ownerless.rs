@@ -3,7 +3,7 @@
 use std::fmt;
 
 use portolan_core::Escaped;
-use portolan_host::{Ownerless, OwnerlessReason};
+use portolan_host::{ListenerRef, Ownerless, OwnerlessReason};
 
 /// The reason as a phrase for a column or a JSON text: `waits for :8080 (nginx) to accept it`.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,12 @@ impl fmt::Display for OwnerlessText<'_> {
             (OwnerlessReason::Orphan, _) => f.write_str("closed by its program"),
             (OwnerlessReason::SynReceived, _) => f.write_str("handshake not finished"),
             (OwnerlessReason::AcceptQueue, _) => match &self.ownerless.listener {
+                Some(ListenerRef { port, candidates, .. }) if *candidates > 1 => {
+                    write!(
+                        f,
+                        "waits to be accepted by one of {candidates} listeners on :{port}"
+                    )
+                }
                 Some(listener) => {
                     write!(f, "waits to be accepted by :{}", listener.port)?;
                     match listener.pid {

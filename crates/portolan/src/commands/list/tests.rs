@@ -85,8 +85,9 @@ fn held(pids: &[i32]) -> Ownership {
 fn nobody(reason: OwnerlessReason) -> Ownership {
     let listener = ListenerRef {
         port: Port::new(80),
-        inode: 4711,
+        inode: Some(4711),
         pid: Some(812),
+        candidates: 1,
     };
     Ownership::Nobody(Ownerless {
         reason,
