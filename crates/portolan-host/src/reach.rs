@@ -124,7 +124,7 @@ impl fmt::Display for BindReach {
             BindScope::EveryIpv4 => f.write_str("every address (IPv4)")?,
             BindScope::EveryIpv6 => f.write_str("every IPv6 address")?,
             BindScope::Every => f.write_str("every address (IPv4 too)")?,
-            BindScope::EveryPerhapsIpv4 => f.write_str("every address (IPv4?)")?,
+            BindScope::EveryPerhapsIpv4 => f.write_str("every address (IPv4 unknown)")?,
             BindScope::VirtualMachines => f.write_str("virtual machines")?,
         }
         match &self.device {
@@ -220,7 +220,7 @@ mod tests {
             ("::ffff:0.0.0.0", 0, Some(false), "every address (IPv4)", true),
             ("::", 0, Some(false), "every address (IPv4 too)", true),
             ("::", 0, Some(true), "every IPv6 address", true),
-            ("::", 0, None, "every address (IPv4?)", true),
+            ("::", 0, None, "every address (IPv4 unknown)", true),
             ("10.0.0.5", 0, None, "10.0.0.5 only", true),
             ("::ffff:10.0.0.5", 0, None, "10.0.0.5 only", true),
             ("2001:db8::5", 0, None, "2001:db8::5 only", true),

@@ -51,6 +51,9 @@ pub struct SocketRead {
     /// Protocols that were asked for, that this kernel has and whose sockets it does not list: there may be
     /// some.
     pub unlisted: ProtocolSet,
+    /// Protocols that were asked for and that netlink, which lists them, was not asked for: the text files of
+    /// /proc, read in its place, do not show them.
+    pub unseen_by_text: ProtocolSet,
     /// Where the sockets came from.
     pub collectors: BTreeSet<Collector>,
     /// What went wrong and was survived, one line each.
@@ -169,6 +172,7 @@ impl<'a> Reading<'a> {
             hidden_spaces,
             absent,
             unlisted,
+            unseen_by_text,
             collectors,
             warnings,
         } = other.read;
@@ -177,6 +181,8 @@ impl<'a> Reading<'a> {
         self.read.hidden_spaces += hidden_spaces;
         self.read.absent = self.read.absent.iter().chain(absent.iter()).collect();
         self.read.unlisted = self.read.unlisted.iter().chain(unlisted.iter()).collect();
+        let unseen = self.read.unseen_by_text.iter().chain(unseen_by_text.iter());
+        self.read.unseen_by_text = unseen.collect();
         self.read.collectors.extend(collectors);
         for warning in warnings {
             self.warn(warning);
@@ -242,6 +248,7 @@ impl<'a> Reading<'a> {
                 self.read.collectors.insert(Collector::SockDiag);
                 continue;
             }
+            let mut refused_here = false;
             let by_text = match diag.list(protocol, self.query, id, &mut self.read.sockets) {
                 Ok(listed) => {
                     match listed {
@@ -258,6 +265,7 @@ impl<'a> Reading<'a> {
                     | DumpError::Refused(errno @ (Errno::PERM | Errno::ACCESS)),
                 ) => {
                     self.warn(refused(errno));
+                    refused_here = true;
                     true
                 }
                 Err(error) => {
@@ -270,7 +278,12 @@ impl<'a> Reading<'a> {
             if !by_text {
                 self.read.collectors.insert(Collector::SockDiag);
             } else if self.list_text(&net, protocol, id) == Some(false) {
-                self.read.unlisted = self.read.unlisted.with(protocol);
+                let unseen = if refused_here {
+                    &mut self.read.unseen_by_text
+                } else {
+                    &mut self.read.unlisted
+                };
+                *unseen = unseen.with(protocol);
             }
         }
         mptcp::join_subflows(&mut self.read.sockets, first);
@@ -291,7 +304,7 @@ impl<'a> Reading<'a> {
         let id = self.add(space);
         let inventory = Inventory::read(net);
         let mut any = false;
-        let mut unlisted = ProtocolSet::EMPTY;
+        let mut unseen = ProtocolSet::EMPTY;
         for protocol in self.query.protocols.iter() {
             if inventory.lacks(protocol) {
                 self.read.absent = self.read.absent.with(protocol);
@@ -299,12 +312,13 @@ impl<'a> Reading<'a> {
             }
             match self.list_text(net, protocol, id) {
                 Some(true) => any = true,
-                Some(false) => unlisted = unlisted.with(protocol),
+                Some(false) => unseen = unseen.with(protocol),
                 None => {}
             }
         }
         if any {
-            self.read.unlisted = self.read.unlisted.iter().chain(unlisted.iter()).collect();
+            let unseen = self.read.unseen_by_text.iter().chain(unseen.iter());
+            self.read.unseen_by_text = unseen.collect();
         } else {
             // Where there is no list at all, it is not the kernel that has none.
             self.read.spaces.pop();
@@ -349,6 +363,6 @@ impl<'a> Reading<'a> {
 fn refused(errno: Errno) -> String {
     format!(
         "netlink is refused here ({errno}): sockets are read from /proc/net, which does not tell devices, marks, \
-         cgroups and backlogs"
+         cgroups, backlogs and whether IPv6 sockets take IPv4 too"
     )
 }

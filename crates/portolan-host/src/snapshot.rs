@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub hidden: Hidden,
     /// Protocols that were asked for, that this kernel has and whose sockets it does not list.
     pub unlisted: ProtocolSet,
+    /// Protocols that were asked for and that the text files of /proc, read in the place of netlink, do not show.
+    pub unseen_by_text: ProtocolSet,
     /// Where the sockets and the owners came from, in words for `-v`.
     pub collectors: Vec<Collector>,
     /// The better ways of finding owners that could not be used, and why.

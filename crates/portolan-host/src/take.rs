@@ -55,6 +55,7 @@ impl Snapshot {
             ..Self::default()
         };
         snapshot.unlisted = read.unlisted;
+        snapshot.unseen_by_text = read.unseen_by_text;
         let ownership = if query.owners {
             let mut finder = Finder::new(&widened, sources, &mut snapshot, early);
             let ownership = finder.attribute(&read);

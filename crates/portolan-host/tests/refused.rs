@@ -150,8 +150,10 @@ fn what_the_kernel_does_not_have_or_list_is_told_apart() {
         };
         let read = read_sockets(&query(), &text).unwrap();
         assert_eq!(
-            read.unlisted.contains(SocketProtocol::Mptcp),
+            read.unseen_by_text.contains(SocketProtocol::Mptcp),
             protocols.contains("MPTCP ")
         );
+        // The kernel was not asked, so nothing is known of it.
+        assert!(!read.unlisted.contains(SocketProtocol::Mptcp));
     });
 }

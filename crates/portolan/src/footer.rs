@@ -68,6 +68,13 @@ fn write_to(footer: &Footer<'_>, out: &mut impl Write) -> io::Result<()> {
         for protocol in snapshot.unlisted.iter() {
             writeln!(out, "portolan: this kernel does not list its {protocol} sockets")?;
         }
+        for protocol in snapshot.unseen_by_text.iter() {
+            writeln!(
+                out,
+                "portolan: {protocol} sockets are not seen where netlink cannot be asked: the text files of /proc \
+                 do not show them"
+            )?;
+        }
     }
     if marks_unseen {
         writeln!(
@@ -123,6 +130,7 @@ mod tests {
                 spaces: 1,
                 remedy: Some("run as root".to_owned()),
             },
+            unseen_by_text: portolan_host::ProtocolSet::EMPTY.with(portolan_host::SocketProtocol::Mptcp),
             warnings: vec!["the dump was \x1b interrupted".to_owned()],
             collectors: vec![Collector::SockDiag],
             ..Snapshot::default()
@@ -142,6 +150,8 @@ mod tests {
             String::from_utf8(text).unwrap(),
             "portolan: columns left out at this width: USER, UNIT/CONTAINER\n\
              portolan: could not read the owners of 2 sockets and 1 port space; run as root\n\
+             portolan: mptcp sockets are not seen where netlink cannot be asked: the text files of /proc do not \
+             show them\n\
              portolan: the dump was \\x1b interrupted\n\
              portolan: read by sock_diag netlink\n\
              portolan: port spaces: \n"

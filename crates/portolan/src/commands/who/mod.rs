@@ -139,7 +139,12 @@ impl Asked {
 impl Wanted {
     fn parse(args: &Args, services: &Services) -> Result<Self, Failure> {
         let mut protocols = ProtocolSet::EMPTY;
-        for (asked, protocol) in [(args.tcp, SocketProtocol::Tcp), (args.udp, SocketProtocol::Udp)] {
+        // MPTCP shares TCP's ports.
+        for (asked, protocol) in [
+            (args.tcp, SocketProtocol::Tcp),
+            (args.tcp, SocketProtocol::Mptcp),
+            (args.udp, SocketProtocol::Udp),
+        ] {
             if asked {
                 protocols = protocols.with(protocol);
             }

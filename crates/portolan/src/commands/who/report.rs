@@ -9,12 +9,14 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use portolan_core::Escaped;
 use portolan_core::registry::Services;
-use portolan_host::{OwnerlessReason, PortHolder, PortUse, Process, Snapshot, SpaceName, State, Users};
+use portolan_host::{
+    OwnerlessReason, PortHolder, PortUse, Process, Snapshot, SocketProtocol, SpaceName, State, Users,
+};
 
 use super::chosen;
 use crate::message::one_line;
 use crate::output::Output;
-use crate::text::address::EndText;
+use crate::text::address::{EndText, zone_index};
 
 /// Writes what is known of each use of a port: the process, and all that hangs on it.
 pub(super) fn write(
@@ -39,6 +41,11 @@ pub(super) fn write(
             .map(|name| format!("  {}", Escaped::new(name)))
             .unwrap_or_default();
         let blank = if index > 0 { "\n" } else { "" };
+        // The ports of MPTCP are TCP's.
+        let protocol = match protocol {
+            SocketProtocol::Mptcp => "tcp (mptcp)",
+            other => other.name(),
+        };
         writeln!(out, "{blank}{strong}{port}/{protocol}{strong:#}{service}")?;
         for usage in of_port {
             write_use(out, strong, snapshot, ancestors, usage)?;
@@ -170,7 +177,15 @@ fn holds(snapshot: &Snapshot, usage: &PortUse) -> String {
             // The states of a library of another version.
             _ => continue,
         };
-        let address = EndText::local(socket, snapshot.space(socket.space)).to_string();
+        let space = snapshot.space(socket.space);
+        let mut address = EndText::local(socket, space).to_string();
+        // A link-local address has its interface in it already.
+        if socket.device != 0 && zone_index(&socket.local, socket) == 0 {
+            let device = space
+                .device_name(socket.device)
+                .map_or_else(|| socket.device.to_string(), printable);
+            address = format!("{address} (only on {device})");
+        }
         match deeds.iter_mut().find(|(known, _)| *known == deed) {
             Some((_, addresses)) if addresses.contains(&address) => {}
             Some((_, addresses)) => addresses.push(address),
@@ -324,6 +339,51 @@ mod tests {
         ] {
             assert_eq!(told(reason, sockets), text);
         }
+    }
+
+    #[test]
+    fn the_interface_that_a_socket_is_bound_to_is_told() {
+        use portolan_host::{Family, Queues, Socket, SocketAddress, SocketProtocol, Space, SpaceId};
+        let mut space = Space::new(SpaceName::Host, 1);
+        space.devices.insert(3, "tun0".to_owned());
+        let socket = Socket {
+            protocol: SocketProtocol::Udp,
+            family: Family::Ipv4,
+            state: State::Unconnected,
+            local: SocketAddress::Inet {
+                address: [10, 8, 0, 1].into(),
+                port: portolan_core::Port::new(53),
+            },
+            remote: None,
+            space: SpaceId(0),
+            inode: 7,
+            uid: None,
+            cookie: 0,
+            device: 3,
+            mark: None,
+            cgroup: None,
+            v6_only: None,
+            queues: Queues::default(),
+            tcp_info: None,
+        };
+        let snapshot = Snapshot {
+            spaces: vec![space],
+            sockets: vec![socket],
+            ..Snapshot::default()
+        };
+        let usage = PortUse {
+            space: SpaceId(0),
+            protocol: SocketProtocol::Udp,
+            port: portolan_core::Port::new(53),
+            holder: PortHolder::Process(1),
+            sockets: vec![0],
+            connections: Vec::new(),
+            waiting: 0,
+        };
+        assert_eq!(
+            holds(&snapshot, &usage),
+            "takes datagrams on 10.8.0.1:53 (only on tun0)"
+        );
     }
 
     #[test]
