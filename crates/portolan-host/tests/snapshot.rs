@@ -57,7 +57,8 @@ fn a_listener_is_found_with_the_process_that_holds_it() {
     let snapshot = Snapshot::take(&of_port(port)).unwrap();
     let found = find(&snapshot, port, State::Listen);
     assert_eq!(found.len(), 1, "{snapshot:?}");
-    assert_eq!(pids(found[0].1), [own_pid()]);
+    // A child that another test is just starting has every descriptor for a moment.
+    assert!(pids(found[0].1).contains(&own_pid()));
     let process = &snapshot.processes[&own_pid()];
     assert_eq!(process.exe.as_deref(), std::env::current_exe().ok().as_deref());
     assert_eq!(snapshot.space(found[0].0.space).name.to_string(), "host");

@@ -52,3 +52,53 @@ fn paths_are_found_in_prose_tables_and_links() {
     let found = paths(text).collect::<Vec<_>>();
     assert_eq!(found, ["crates/a/src/b.rs", "docs/y.md", "crates/c/d.rs"]);
 }
+
+#[test]
+fn every_field_of_the_documents_is_described() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let described = fs::read_to_string(root.join("docs/json.md")).unwrap();
+    let questions: [&[&str]; 4] = [
+        &[
+            "parse",
+            "http://u@[::1]:8080/api?x=1",
+            "127.0.0.1:8000-8001:9000-9001/udp",
+            "22,https",
+        ],
+        &["name", "https", "x11", "no-such-name"],
+        &["pick", "2"],
+        &["list", "--all"],
+    ];
+    for question in questions {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_portolan"))
+            .args(question)
+            .arg("--json")
+            .output()
+            .unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut fields = std::collections::BTreeSet::new();
+        collect_fields(&document, &mut fields);
+        assert!(fields.len() > 3, "{question:?}: {document}");
+        for field in fields {
+            let named = [format!("`{field}`"), format!(".{field}`")];
+            assert!(
+                named.iter().any(|named| described.contains(named)),
+                "docs/json.md does not describe {field} of {question:?}"
+            );
+        }
+    }
+}
+
+fn collect_fields(value: &serde_json::Value, fields: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(members) => {
+            for (name, value) in members {
+                fields.insert(name.clone());
+                collect_fields(value, fields);
+            }
+        }
+        serde_json::Value::Array(elements) => elements
+            .iter()
+            .for_each(|element| collect_fields(element, fields)),
+        _ => {}
+    }
+}

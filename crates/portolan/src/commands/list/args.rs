@@ -146,7 +146,8 @@ Examples:
 
 On a terminal too narrow for the table, cells wrap; then UNIT/CONTAINER, USER,
 SERVICE, REACH and others are left out in that order, and said. A pipe gets
-whole lines, one a row, unless COLUMNS is set.
+whole lines, one a row, unless COLUMNS is set. With -o wide and --csv every
+holder is named; FDS is then PID:FD, and FD alone if there is one holder.
 
 Exit code: 0 if anything is shown or no filter was given, 1 if nothing fits the
 filter, 2 for a wrong filter or option, 3 if not permitted, 4 if the system

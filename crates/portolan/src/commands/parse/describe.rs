@@ -143,9 +143,15 @@ impl Description {
         self.protocol = protocol.map(Protocol::name);
         self.ranges = ports.ranges().iter().copied().map(Range::from).collect();
         self.count = Some(ports.len());
-        if let [range] = *ports.ranges() {
-            let protocols = protocol.as_ref().map_or(&Protocol::ALL[..], std::slice::from_ref);
-            self.range("port", ["first", "last"], range, protocols, services);
+        let protocols = protocol.as_ref().map_or(&Protocol::ALL[..], std::slice::from_ref);
+        for range in ports.ranges().iter().take(RANGES_SHOWN) {
+            self.range("port", ["first", "last"], *range, protocols, services);
+        }
+        if ports.ranges().len() > RANGES_SHOWN {
+            self.note = Some(format!(
+                "only the first {RANGES_SHOWN} of {} ranges are taken apart",
+                ports.ranges().len()
+            ));
         }
     }
 
@@ -216,6 +222,9 @@ impl Description {
         }
     }
 }
+
+/// Of a set with more ranges, the ports of the rest are only counted.
+const RANGES_SHOWN: usize = 8;
 
 impl From<PortRange> for Range {
     fn from(range: PortRange) -> Self {
