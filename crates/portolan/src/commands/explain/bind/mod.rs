@@ -24,7 +24,7 @@ use crate::{footer, services};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// What to bind, its protocol before it or behind it: tcp :80, udp 0.0.0.0:53, [::1]:8080/tcp, https
+    /// What to bind, its protocol before it or behind it: `tcp :80`, `udp 0.0.0.0:53`, `[::1]:8080/tcp`, `https`
     #[arg(required = true, num_args = 1..=2, value_name = "[PROTOCOL] ADDRESS:PORT")]
     socket: Vec<String>,
     /// The user who would bind it, by name or number; without this it is you
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Bound to a network device (SO_BINDTODEVICE)
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// In another port space: a name of `ip netns`, a PID, a container or net:[INODE]
+    /// In another port space: a name of `ip netns`, a PID, a container or `net:[INODE]`
     #[arg(long, value_name = "SPACE", default_value = "host")]
     space: String,
     /// Print one JSON document
