@@ -5,12 +5,12 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-use portolan_core::demux::{Packet, Segment};
+use portolan_core::demux::{MAX_BATCH, Packet, Segment};
 use portolan_core::table::{
     Accepted, Close, Device, Family, Host, Owner, PortChoice, PortTable, SocketId, Transport,
 };
@@ -151,6 +151,25 @@ fn many_flows(criterion: &mut Criterion) {
         bencher.iter(|| {
             at = (at + 1) % remotes.len();
             table.deliver(black_box(&segment(remotes[at], local)))
+        });
+    });
+    // A link that reads packets in batches: the time is that of one packet, as in the others.
+    group.bench_function("portolan_batch", |bencher| {
+        let mut batch = Vec::with_capacity(MAX_BATCH);
+        bencher.iter_custom(|packets| {
+            let start = Instant::now();
+            for _ in 0..packets.div_ceil(MAX_BATCH as u64) {
+                batch.clear();
+                for _ in 0..MAX_BATCH {
+                    at = (at + 1) % remotes.len();
+                    batch.push(segment(remotes[at], local));
+                }
+                table.deliver_batch(black_box(&batch), |_, delivery| {
+                    black_box(delivery);
+                });
+            }
+            let rounded = packets.next_multiple_of(MAX_BATCH as u64);
+            start.elapsed().mul_f64(packets as f64 / rounded as f64)
         });
     });
     group.finish();

@@ -5,19 +5,23 @@
 
 pub mod demux;
 mod escape;
+pub mod filter;
 mod notation;
 mod port;
 mod port_set;
+mod prefix_index;
 mod protocol;
 pub mod registry;
+mod siphash;
 pub mod table;
 pub mod wire;
 
 pub use escape::{Escaped, is_printable, json_text};
 pub use notation::{
-    Address, Element, Endpoint, Host, HostName, Mapping, MappingProtocol, Notation, NotationError,
-    NotationErrorKind, Scheme, ServiceNames, Url, Zone, scheme, takes_zone,
+    Address, Automatic, Element, Endpoint, Exception, Host, HostName, Mapping, MappingProtocol, Notation,
+    NotationError, NotationErrorKind, Publication, Scheme, ServiceNames, Url, Zone, scheme, takes_zone,
 };
 pub use port::{Port, PortClass, PortRange};
 pub use port_set::PortSet;
 pub use protocol::Protocol;
+pub use siphash::SipKey;

@@ -97,6 +97,35 @@ proptest! {
         }
     }
 
+    /// As long as the version of UDP is the same, so are the receivers of datagrams.
+    #[test]
+    fn the_same_version_means_the_same_receivers(acts in prop::collection::vec(any::<[u8; 5]>(), 1..80)) {
+        let mut table = PortTable::new(host(), [1; 16]);
+        let mut sockets = Vec::new();
+        let deliveries = |table: &PortTable| -> Vec<_> {
+            let ends = ADDRESSES.into_iter().flat_map(|local| ADDRESSES.map(|remote| (local, remote)));
+            let packets = ends.flat_map(|(local, remote)| {
+                [(7000, 0), (7001, 1), (7002, 7)].map(|(to, from)| Packet {
+                    transport: Transport::Udp,
+                    source: SocketAddr::new(remote.parse().expect("a constant"), from),
+                    destination: SocketAddr::new(local.parse().expect("a constant"), to),
+                    device: Device::new(1),
+                    segment: Segment::Other,
+                })
+            });
+            packets.map(|packet| table.deliver(&packet)).collect()
+        };
+        let mut before = (table.udp_version(), deliveries(&table));
+        for mut act_of in acts {
+            // TCP now and then.
+            act_of[2] |= u8::from(act_of[4] > 40);
+            act(&mut table, &mut sockets, act_of);
+            let after = (table.udp_version(), deliveries(&table));
+            prop_assert!(after.0 != before.0 || after.1 == before.1, "{act_of:?}");
+            before = after;
+        }
+    }
+
     /// A packet goes to sockets that exist, and asking changes nothing.
     #[test]
     fn packets_go_to_sockets_that_exist(

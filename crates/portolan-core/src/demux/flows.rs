@@ -5,42 +5,139 @@
 //! flag: `ASK` says that the four-tuple alone does not decide, since the socket is bound to a device, is in
 //! TIME-WAIT, or several sockets have the same four-tuple (with different devices in TCP, at will in UDP).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
+use crate::SipKey;
 use crate::table::Keyed;
+use crate::wire::PseudoHeader;
 
 /// Both ends of a conversation, as one end sees it: its own socket address and the other's.
 ///
 /// v4-mapped IPv6 addresses become IPv4: Linux delivers the same packets to both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FourTuple {
-    local: SocketAddr,
-    remote: SocketAddr,
+    addresses: Addresses,
+    local_port: u16,
+    remote_port: u16,
+}
+
+/// Without the scope and flow label of a [`SocketAddr`], which no packet's header has: 38 bytes instead of 64.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Addresses {
+    V4 { local: Ipv4Addr, remote: Ipv4Addr },
+    V6 { local: Ipv6Addr, remote: Ipv6Addr },
 }
 
 impl FourTuple {
     /// The four-tuple of a socket at `local` that talks to `remote`, or `None` if one is IPv4 and the
     /// other IPv6.
     #[must_use]
+    #[inline]
     pub fn new(local: SocketAddr, remote: SocketAddr) -> Option<Self> {
-        let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
-        let (local, remote) = (canonical(local), canonical(remote));
-        (local.is_ipv4() == remote.is_ipv4()).then_some(Self { local, remote })
+        if let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (local, remote) {
+            let (addresses, ports) = ((*local.ip(), *remote.ip()), (local.port(), remote.port()));
+            return Some(Self::v4(addresses, ports));
+        }
+        let addresses = match (local.ip().to_canonical(), remote.ip().to_canonical()) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => Addresses::V4 { local, remote },
+            (IpAddr::V6(local), IpAddr::V6(remote)) => Addresses::V6 { local, remote },
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return None,
+        };
+        Some(Self {
+            addresses,
+            local_port: local.port(),
+            remote_port: remote.port(),
+        })
+    }
+
+    /// The four-tuple between IPv4 addresses, each pair ours first.
+    #[must_use]
+    #[inline]
+    pub const fn v4(addresses: (Ipv4Addr, Ipv4Addr), ports: (u16, u16)) -> Self {
+        Self {
+            addresses: Addresses::V4 {
+                local: addresses.0,
+                remote: addresses.1,
+            },
+            local_port: ports.0,
+            remote_port: ports.1,
+        }
+    }
+
+    /// Whether it is one of IPv4.
+    #[must_use]
+    #[inline]
+    pub const fn is_ipv4(&self) -> bool {
+        matches!(self.addresses, Addresses::V4 { .. })
+    }
+
+    /// What checksums of TCP and UDP cover beside a packet between the two.
+    #[must_use]
+    #[inline]
+    pub const fn pseudo_header(&self) -> PseudoHeader {
+        match self.addresses {
+            Addresses::V4 { local, remote } => PseudoHeader::V4 {
+                source: local,
+                destination: remote,
+            },
+            Addresses::V6 { local, remote } => PseudoHeader::V6 {
+                source: local,
+                destination: remote,
+            },
+        }
+    }
+
+    /// A keyed hash of it for numbers that go out, SipHash-2-4; hashes of different purposes have nothing in common.
+    #[must_use]
+    pub fn hash(&self, secret: &SipKey, purpose: u8) -> u64 {
+        match key(self) {
+            Key::V4(key) => secret.hash24(&message::<12, 13>(&key, purpose)),
+            Key::V6(key) => secret.hash24(&message::<36, 37>(&key, purpose)),
+        }
+    }
+
+    /// The same for hash tables, SipHash-1-3.
+    #[must_use]
+    pub fn table_hash(&self, secret: &SipKey, purpose: u8) -> u64 {
+        match key(self) {
+            Key::V4(key) => secret.hash13(&message::<12, 13>(&key, purpose)),
+            Key::V6(key) => secret.hash13(&message::<36, 37>(&key, purpose)),
+        }
     }
 
     /// Our end.
     #[must_use]
+    #[inline]
     pub const fn local(&self) -> SocketAddr {
-        self.local
+        let address = match self.addresses {
+            Addresses::V4 { local, .. } => IpAddr::V4(local),
+            Addresses::V6 { local, .. } => IpAddr::V6(local),
+        };
+        SocketAddr::new(address, self.local_port)
     }
 
     /// The other end.
     #[must_use]
+    #[inline]
     pub const fn remote(&self) -> SocketAddr {
-        self.remote
+        let address = match self.addresses {
+            Addresses::V4 { remote, .. } => IpAddr::V4(remote),
+            Addresses::V6 { remote, .. } => IpAddr::V6(remote),
+        };
+        SocketAddr::new(address, self.remote_port)
+    }
+}
+
+impl fmt::Debug for FourTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FourTuple")
+            .field("local", &self.local())
+            .field("remote", &self.remote())
+            .finish()
     }
 }
 
@@ -54,13 +151,19 @@ enum Key {
     V6(Key6),
 }
 
+/// A key, with what it is hashed for at its end.
+#[inline]
+fn message<const KEY: usize, const LEN: usize>(key: &[u8; KEY], purpose: u8) -> [u8; LEN] {
+    let mut message = [purpose; LEN];
+    message[..KEY].copy_from_slice(key);
+    message
+}
+
+#[inline]
 fn key(tuple: &FourTuple) -> Key {
-    let (local_port, remote_port) = (
-        tuple.local.port().to_be_bytes(),
-        tuple.remote.port().to_be_bytes(),
-    );
-    match (tuple.local.ip(), tuple.remote.ip()) {
-        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+    let (local_port, remote_port) = (tuple.local_port.to_be_bytes(), tuple.remote_port.to_be_bytes());
+    match tuple.addresses {
+        Addresses::V4 { local, remote } => {
             let mut key = [0; 12];
             key[..4].copy_from_slice(&local.octets());
             key[4..8].copy_from_slice(&remote.octets());
@@ -68,10 +171,10 @@ fn key(tuple: &FourTuple) -> Key {
             key[10..].copy_from_slice(&remote_port);
             Key::V4(key)
         }
-        (local, remote) => {
+        Addresses::V6 { local, remote } => {
             let mut key = [0; 36];
-            key[..16].copy_from_slice(&octets(local));
-            key[16..32].copy_from_slice(&octets(remote));
+            key[..16].copy_from_slice(&local.octets());
+            key[16..32].copy_from_slice(&remote.octets());
             key[32..34].copy_from_slice(&local_port);
             key[34..].copy_from_slice(&remote_port);
             Key::V6(key)
@@ -79,19 +182,16 @@ fn key(tuple: &FourTuple) -> Key {
     }
 }
 
-fn octets(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
 fn tuple4(key: &Key4) -> FourTuple {
     let [a, b, c, d, e, f, g, h, ports @ ..] = *key;
-    let (local, remote) = ports_of(ports);
+    let (local_port, remote_port) = ports_of(ports);
     FourTuple {
-        local: SocketAddr::new(Ipv4Addr::new(a, b, c, d).into(), local),
-        remote: SocketAddr::new(Ipv4Addr::new(e, f, g, h).into(), remote),
+        addresses: Addresses::V4 {
+            local: Ipv4Addr::new(a, b, c, d),
+            remote: Ipv4Addr::new(e, f, g, h),
+        },
+        local_port,
+        remote_port,
     }
 }
 
@@ -99,10 +199,14 @@ fn tuple6(key: &Key6) -> FourTuple {
     let mut addresses = [[0; 16]; 2];
     addresses[0].copy_from_slice(&key[..16]);
     addresses[1].copy_from_slice(&key[16..32]);
-    let (local, remote) = ports_of([key[32], key[33], key[34], key[35]]);
+    let (local_port, remote_port) = ports_of([key[32], key[33], key[34], key[35]]);
     FourTuple {
-        local: SocketAddr::new(Ipv6Addr::from(addresses[0]).into(), local),
-        remote: SocketAddr::new(Ipv6Addr::from(addresses[1]).into(), remote),
+        addresses: Addresses::V6 {
+            local: Ipv6Addr::from(addresses[0]),
+            remote: Ipv6Addr::from(addresses[1]),
+        },
+        local_port,
+        remote_port,
     }
 }
 
@@ -122,6 +226,9 @@ struct Entry<K> {
 const ASK: u32 = 1 << 31;
 /// The other bits are the socket.
 const SOCKET: u32 = !ASK;
+
+/// How many four-tuples are looked up together: as many as a processor can wait for, and some more.
+pub(crate) const BATCH: usize = 32;
 
 /// What the table has for a four-tuple.
 #[derive(Debug, PartialEq, Eq)]
@@ -203,9 +310,21 @@ impl Flows {
         }
     }
 
+    /// Whether there are none of the family of `tuple`.
+    pub(crate) fn is_empty(&self, tuple: &FourTuple) -> bool {
+        match tuple.addresses {
+            Addresses::V4 { .. } => self.v4.is_empty(),
+            Addresses::V6 { .. } => self.v6.is_empty(),
+        }
+    }
+
     /// Who has this four-tuple.
     #[inline]
     pub(crate) fn find(&self, tuple: &FourTuple) -> Option<Found> {
+        // Most hosts have no UDP socket that is connected, or none of this family.
+        if self.is_empty(tuple) {
+            return None;
+        }
         let (holder, generation) = match key(tuple) {
             Key::V4(key) => {
                 let hash = self.keyed.hash_bytes(&key);
@@ -228,9 +347,62 @@ impl Flows {
         })
     }
 
+    /// The sockets of as many four-tuples as there is room in `found`: those of connections that are alone and
+    /// hear every device, with the generation of their names; `None` for all others, which
+    /// [`Flows::find`] tells apart.
+    ///
+    /// Hashes are worked out first and entries looked up behind each other, so that the processor waits for
+    /// several entries at once. With a million flows each is a miss of its caches.
+    pub(crate) fn find_batch(&self, tuples: &[FourTuple], found: &mut [Option<(u32, u32)>; BATCH]) {
+        debug_assert!(tuples.len() <= BATCH, "the caller cuts batches");
+        let mut hashes = [0; BATCH];
+        let mut keys = [[0; 12]; BATCH];
+        let mut all_v4 = true;
+        for ((tuple, hash), key4) in tuples.iter().zip(&mut hashes).zip(&mut keys) {
+            *hash = match key(tuple) {
+                Key::V4(key) => {
+                    *key4 = key;
+                    self.keyed.hash_bytes(&key)
+                }
+                Key::V6(key) => {
+                    all_v4 = false;
+                    self.keyed.hash_bytes(&key)
+                }
+            };
+        }
+        let alone = |socket: u32, generation: u32| (socket & ASK == 0).then_some((socket, generation));
+        if all_v4 {
+            for ((&hash, key), found) in hashes[..tuples.len()].iter().zip(&keys).zip(found) {
+                let entry = self.v4.find(hash, |entry| entry.key == *key);
+                *found = entry.and_then(|entry| alone(entry.socket, entry.generation));
+            }
+            return;
+        }
+        for ((&hash, tuple), found) in hashes.iter().zip(tuples).zip(found) {
+            *found = match key(tuple) {
+                Key::V4(key) => {
+                    let entry = self.v4.find(hash, |entry| entry.key == key);
+                    entry.and_then(|entry| alone(entry.socket, entry.generation))
+                }
+                Key::V6(key) => {
+                    let entry = self.v6.find(hash, |entry| entry.key == key);
+                    entry.and_then(|entry| alone(entry.socket, entry.generation))
+                }
+            };
+        }
+    }
+
     /// How many four-tuples there are.
     pub(crate) fn len(&self) -> usize {
         self.v4.len() + self.v6.len()
+    }
+
+    /// Gives up free room.
+    pub(crate) fn trim(&mut self) {
+        let Self { keyed, v4, v6, twins } = self;
+        v4.shrink_to_fit(|entry| keyed.hash_bytes(entry.key.as_ref()));
+        v6.shrink_to_fit(|entry| keyed.hash_bytes(entry.key.as_ref()));
+        twins.shrink_to_fit();
     }
 
     /// The bytes that the entries are allocated in.
@@ -302,9 +474,10 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_entry_is_20_bytes() {
+    fn entries_and_four_tuples_are_small() {
         assert_eq!(size_of::<Entry<Key4>>(), 20);
         assert_eq!(size_of::<Entry<Key6>>(), 44);
+        assert_eq!(size_of::<FourTuple>(), 38);
     }
 
     #[test]

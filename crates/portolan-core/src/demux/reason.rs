@@ -18,6 +18,8 @@ pub enum Reason {
     ListenerGroupSpecific,
     /// A member of a `SO_REUSEPORT` group of listeners on a wildcard address.
     ListenerGroupWildcard,
+    /// A listener whose [`Scope`](crate::table::Scope) has the destination.
+    ListenerScope,
     /// A UDP socket on the destination address.
     Specific,
     /// A UDP socket on a wildcard address.
@@ -26,6 +28,8 @@ pub enum Reason {
     GroupSpecific,
     /// A member of a `SO_REUSEPORT` group of UDP sockets on a wildcard address.
     GroupWildcard,
+    /// A UDP socket whose [`Scope`](crate::table::Scope) has the destination.
+    Scope,
     /// Every socket on the port that wants this multicast group.
     Multicast,
     /// Every socket on the port that wants broadcasts.
@@ -53,10 +57,12 @@ impl Reason {
             Self::ListenerWildcard => "listener-wildcard",
             Self::ListenerGroupSpecific => "listener-group-specific",
             Self::ListenerGroupWildcard => "listener-group-wildcard",
+            Self::ListenerScope => "listener-scope",
             Self::Specific => "specific",
             Self::Wildcard => "wildcard",
             Self::GroupSpecific => "group-specific",
             Self::GroupWildcard => "group-wildcard",
+            Self::Scope => "scope",
             Self::Multicast => "multicast",
             Self::Broadcast => "broadcast",
             Self::NobodyListens => "nobody-listens",
@@ -77,10 +83,12 @@ impl fmt::Display for Reason {
             Self::ListenerWildcard => "listener, wildcard",
             Self::ListenerGroupSpecific => "listener, this address, member of a SO_REUSEPORT group",
             Self::ListenerGroupWildcard => "listener, wildcard, member of a SO_REUSEPORT group",
+            Self::ListenerScope => "listener, a scope of ports or addresses",
             Self::Specific => "bound to this address",
             Self::Wildcard => "bound to a wildcard",
             Self::GroupSpecific => "bound to this address, member of a SO_REUSEPORT group",
             Self::GroupWildcard => "bound to a wildcard, member of a SO_REUSEPORT group",
+            Self::Scope => "a scope of ports or addresses",
             Self::Multicast => "multicast, every socket that wants the group",
             Self::Broadcast => "broadcast, every socket on the port",
             Self::NobodyListens => "nobody holds the port for this packet",

@@ -20,9 +20,13 @@ pub(super) struct Contender {
 
 /// The contenders for one packet, in the order in which they are looked at.
 pub(super) fn in_order(contenders: impl Iterator<Item = Contender>) -> SmallVec<[Contender; 8]> {
-    let mut contenders: SmallVec<[Contender; 8]> = contenders.collect();
-    contenders.sort_unstable_by_key(|contender| contender.order);
-    contenders
+    let mut row: SmallVec<[Contender; 8]> = SmallVec::new();
+    // Most often there is one: to collect them would take longer than all else.
+    contenders.for_each(|contender| row.push(contender));
+    if row.len() > 1 {
+        row.sort_unstable_by_key(|contender| contender.order);
+    }
+    row
 }
 
 /// Whether a receiver's addresses admit packets of the destination's family.

@@ -8,12 +8,9 @@ use super::{Delivery, Reason, Reply, Segment};
 use crate::table::{AddressKind, Device, PortTable, SocketId, State, Transport};
 
 impl PortTable {
-    pub(super) fn deliver_tcp(
-        &self,
-        tuple: &FourTuple,
-        device: Option<Device>,
-        segment: Segment,
-    ) -> Delivery {
+    /// Whose an arriving segment of this four-tuple is: as [`PortTable::deliver`], for a caller who has the four-tuple.
+    #[must_use]
+    pub fn deliver_tcp(&self, tuple: &FourTuple, device: Option<Device>, segment: Segment) -> Delivery {
         if let Some(found) = self.find_flow(Transport::Tcp, tuple) {
             let asked = match found {
                 Found::One(socket, generation) => {
@@ -40,23 +37,26 @@ impl PortTable {
             }
         }
         let nobody = |because, reply| Delivery::Nobody { reply, because };
-        match self.host().kind(tuple.local().ip()) {
-            AddressKind::Local => {}
+        let is_own = match self.host().kind(tuple.local().ip()) {
+            AddressKind::Local => true,
+            // Somebody else's address, but a transparent listener may stand in for it.
+            AddressKind::Foreign if self.scope_of(Transport::Tcp, tuple, device, false).is_some() => false,
             AddressKind::Broadcast | AddressKind::Multicast => {
                 return nobody(Reason::NotUnicast, Reply::Nothing);
             }
             AddressKind::Foreign | AddressKind::Wildcard => {
                 return nobody(Reason::NotForThisHost, Reply::Nothing);
             }
-        }
+        };
         match self.host().kind(tuple.remote().ip()) {
-            AddressKind::Broadcast | AddressKind::Multicast => {
+            // RFC 9293, section 3.9.2.3; Linux calls these sources martian.
+            AddressKind::Broadcast | AddressKind::Multicast | AddressKind::Wildcard => {
                 return nobody(Reason::NotUnicast, Reply::Nothing);
             }
-            AddressKind::Local | AddressKind::Foreign | AddressKind::Wildcard => {}
+            AddressKind::Local | AddressKind::Foreign => {}
         }
         match segment {
-            Segment::Syn => self.listener(tuple, device).map_or_else(
+            Segment::Syn => self.listener(tuple, device, is_own).map_or_else(
                 || nobody(Reason::NobodyListens, Reply::Reset),
                 |(socket, because)| Delivery::Socket {
                     to: self.id(socket),
@@ -69,7 +69,7 @@ impl PortTable {
         }
     }
 
-    fn listener(&self, tuple: &FourTuple, device: Option<Device>) -> Option<(u32, Reason)> {
+    fn listener(&self, tuple: &FourTuple, device: Option<Device>, is_own: bool) -> Option<(u32, Reason)> {
         let destination = tuple.local().ip();
         let specific = Reasons {
             alone: Reason::ListenerSpecific,
@@ -79,8 +79,15 @@ impl PortTable {
             alone: Reason::ListenerWildcard,
             group: Reason::ListenerGroupWildcard,
         };
+        // In the order that `table::Scope` tells.
+        let scoped = |socket| (socket, Reason::ListenerScope);
+        if !is_own {
+            return self.scope_of(Transport::Tcp, tuple, device, false).map(scoped);
+        }
         self.best_listener(tuple, device, Some(destination), specific)
+            .or_else(|| self.scope_on(Transport::Tcp, tuple, device).map(scoped))
             .or_else(|| self.best_listener(tuple, device, None, wildcard))
+            .or_else(|| self.scope_beyond(Transport::Tcp, tuple, device, true).map(scoped))
     }
 
     /// The first listener of the best score; but the first that has `SO_REUSEPORT` and betters the score

@@ -12,7 +12,20 @@ impl PortTable {
         match self.host().kind(tuple.local().ip()) {
             AddressKind::Multicast => return self.deliver_multicast(tuple, device),
             AddressKind::Broadcast => return self.deliver_broadcast(tuple, device),
-            AddressKind::Foreign | AddressKind::Wildcard => {
+            AddressKind::Foreign => {
+                let found = self.scope_of(Transport::Udp, tuple, device, false);
+                return found.map_or(
+                    Delivery::Nobody {
+                        reply: Reply::Nothing,
+                        because: Reason::NotForThisHost,
+                    },
+                    |socket| Delivery::Socket {
+                        to: self.id(socket),
+                        because: Reason::Scope,
+                    },
+                );
+            }
+            AddressKind::Wildcard => {
                 return Delivery::Nobody {
                     reply: Reply::Nothing,
                     because: Reason::NotForThisHost,
@@ -20,11 +33,14 @@ impl PortTable {
             }
             AddressKind::Local => {}
         }
+        let scoped = |socket| (socket, Reason::Scope);
         let found = self
             .connected(tuple, device)
             .map(|socket| (socket, Reason::FourTuple))
             .or_else(|| self.on_address(tuple, device))
-            .or_else(|| self.on_wildcard(tuple, device));
+            .or_else(|| self.scope_on(Transport::Udp, tuple, device).map(scoped))
+            .or_else(|| self.on_wildcard(tuple, device))
+            .or_else(|| self.scope_beyond(Transport::Udp, tuple, device, true).map(scoped));
         found.map_or(
             Delivery::Nobody {
                 reply: Reply::PortUnreachable,
@@ -50,12 +66,14 @@ impl PortTable {
                 .into_iter()
                 .map(move |socket| (socket, asked))
         };
+        let some_are = !self.udp_flows().is_empty(tuple);
         let any_port = SocketAddr::new(tuple.remote().ip(), 0);
-        let exactly = (tuple.remote() != any_port).then(|| from(tuple.remote(), 2));
+        let exactly = (some_are && tuple.remote() != any_port).then(|| from(tuple.remote(), 2));
+        let all_ports = some_are.then(|| from(any_port, 1));
         exactly
             .into_iter()
             .flatten()
-            .chain(from(any_port, 1))
+            .chain(all_ports.into_iter().flatten())
             .filter(move |&(socket, _)| self.candidate(socket).hears(device))
     }
 

@@ -168,6 +168,13 @@ pub enum NotationErrorKind {
     PortZero,
 }
 
+impl NotationErrorKind {
+    /// What to do about it, for errors of notations that hold this one: `write 0 to 65535`.
+    pub fn remedy(&self) -> impl fmt::Display {
+        Remedy(self)
+    }
+}
+
 /// A part of a notation, for errors that miss it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -134,28 +134,7 @@ impl FromStr for Mapping {
 /// Leaves out what is not needed: `*`, and `/tcp`.
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let zone = |f: &mut fmt::Formatter<'_>| match self.interface {
-            None => Ok(()),
-            Some(interface) => write!(f, "%{interface}"),
-        };
-        match self.address {
-            None if self.interface.is_none() => {}
-            None => {
-                f.write_str("*")?;
-                zone(f)?;
-                f.write_str(":")?;
-            }
-            Some(IpAddr::V4(ip)) => {
-                ip.fmt(f)?;
-                zone(f)?;
-                f.write_str(":")?;
-            }
-            Some(IpAddr::V6(ip)) => {
-                write!(f, "[{ip}")?;
-                zone(f)?;
-                f.write_str("]:")?;
-            }
-        }
+        fmt_bind_address(self.address, self.interface, f)?;
         write!(f, "{}:", self.outer)?;
         if let Some(target) = &self.target {
             write!(f, "{target}:")?;
@@ -164,6 +143,36 @@ impl fmt::Display for Mapping {
         match self.protocol {
             MappingProtocol::Tcp => Ok(()),
             MappingProtocol::Udp | MappingProtocol::Both => write!(f, "/{}", self.protocol),
+        }
+    }
+}
+
+/// An address outside and the colon behind it; nothing for every address.
+pub(super) fn fmt_bind_address(
+    address: Option<IpAddr>,
+    interface: Option<Zone>,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let zone = |f: &mut fmt::Formatter<'_>| match interface {
+        None => Ok(()),
+        Some(interface) => write!(f, "%{interface}"),
+    };
+    match address {
+        None if interface.is_none() => Ok(()),
+        None => {
+            f.write_str("*")?;
+            zone(f)?;
+            f.write_str(":")
+        }
+        Some(IpAddr::V4(ip)) => {
+            write!(f, "{ip}")?;
+            zone(f)?;
+            f.write_str(":")
+        }
+        Some(IpAddr::V6(ip)) => {
+            write!(f, "[{ip}")?;
+            zone(f)?;
+            f.write_str("]:")
         }
     }
 }
@@ -235,7 +244,7 @@ pub(super) fn mapping(part: Part<'_>, services: &dyn ServiceNames) -> Result<Map
     })
 }
 
-fn protocol_suffix(part: Part<'_>) -> Result<(Part<'_>, MappingProtocol), NotationError> {
+pub(super) fn protocol_suffix(part: Part<'_>) -> Result<(Part<'_>, MappingProtocol), NotationError> {
     let Some((sides, name)) = part.rsplit_once('/') else {
         return Ok((part, MappingProtocol::default()));
     };
@@ -273,14 +282,14 @@ fn pieces(part: Part<'_>) -> impl Iterator<Item = Result<Part<'_>, NotationError
 }
 
 /// Whether the first of three parts is an address, and not the ports outside.
-fn is_address(part: Part<'_>) -> bool {
+pub(super) fn is_address(part: Part<'_>) -> bool {
     let text = part.text();
     text.is_empty() || text.starts_with(['*', '[']) || text.contains(['.', '%'])
 }
 
 /// The address outside, and the interface after its percent sign. Here that is no zone but a device to
 /// bind to, so every address can have one.
-fn bind_address(part: Part<'_>) -> Result<(Option<IpAddr>, Option<Zone>), NotationError> {
+pub(super) fn bind_address(part: Part<'_>) -> Result<(Option<IpAddr>, Option<Zone>), NotationError> {
     if part.is_empty() {
         return Err(part.fault(NotationErrorKind::Missing(Element::Address), 0));
     }

@@ -31,7 +31,7 @@ impl PortTable {
     /// If `listener` does not listen, or the ends are not of one family.
     pub fn accept(&mut self, listener: SocketId, connection: Accepted) -> Result<SocketId, StateError> {
         let listener = self.index(listener)?;
-        let listening = *self.claim_of(listener);
+        let listening = self.claim_of(listener);
         if listening.state != State::Listening {
             return Err(StateError::NotListening);
         }

@@ -1,6 +1,7 @@
 //! The sockets themselves: 28 bytes each, in one array, named by number and generation.
 
 use super::slab::NONE;
+use crate::Port;
 
 /// The name of a socket in a table.
 ///
@@ -34,12 +35,41 @@ pub(super) struct Socket {
     /// Its neighbours among the sockets with this claim; of a free place, `next` is the next free one.
     pub(super) previous: u32,
     pub(super) next: u32,
-    /// Its [`Seat`](super::seats::Seat), or `NONE`.
-    pub(super) seat: u32,
+    /// Its [`Seat`](super::seats::Seat), or `NONE`; of a tenant, its port and [`IS_PORT`].
+    seat_or_port: u32,
     flow_hash: [u32; 2],
 }
 
+/// Flag of a port in the place of a seat. There are fewer seats than sockets, so none has this number.
+const IS_PORT: u32 = 1 << 31;
+
 impl Socket {
+    /// Its [`Seat`](super::seats::Seat), or `NONE`.
+    pub(super) const fn seat(&self) -> u32 {
+        if self.seat_or_port & IS_PORT == 0 {
+            self.seat_or_port
+        } else {
+            NONE
+        }
+    }
+
+    /// Gives it a seat, or takes it with `NONE`. A tenant has none.
+    pub(super) const fn set_seat(&mut self, seat: u32) {
+        self.seat_or_port = seat;
+    }
+
+    /// The port, if the socket is a tenant: its record does not tell.
+    pub(super) fn port(&self) -> Option<Port> {
+        let is_port = self.seat_or_port & IS_PORT != 0 && self.seat_or_port != NONE;
+        is_port.then(|| Port::new(self.seat_or_port as u16))
+    }
+
+    /// Makes the socket, which has no seat, a tenant of a port, or no tenant any more.
+    pub(super) fn set_port(&mut self, port: Option<Port>) {
+        debug_assert_eq!(self.seat(), NONE, "a tenant has no seat");
+        self.seat_or_port = port.map_or(NONE, |port| IS_PORT | u32::from(port.get()));
+    }
+
     /// The hash by which the socket's flow is found again in the flow table.
     pub(super) fn flow_hash(&self) -> u64 {
         u64::from(self.flow_hash[0]) << 32 | u64::from(self.flow_hash[1])
@@ -79,13 +109,18 @@ impl Arena {
             self.free = self.sockets[index as usize].next;
             return index;
         }
-        assert!(self.sockets.len() < MOST, "a table holds 2^30 sockets");
+        let len = self.sockets.len();
+        assert!(len < MOST, "a table holds 2^30 sockets");
+        if len == self.sockets.capacity() {
+            // By half: by doubling, the free room would weigh as much as the sockets.
+            self.sockets.reserve_exact((len / 2).max(4));
+        }
         self.sockets.push(Socket {
             generation: 0,
             record: NONE,
             previous: NONE,
             next: NONE,
-            seat: NONE,
+            seat_or_port: NONE,
             flow_hash: [0; 2],
         });
         u32::try_from(self.sockets.len() - 1).expect("checked against MOST above")
@@ -107,6 +142,12 @@ impl Arena {
             index,
             generation: self[index].generation,
         }
+    }
+
+    /// The name of the socket in this place, if there is one.
+    pub(super) fn at_place(&self, place: usize) -> Option<SocketId> {
+        let socket = self.sockets.get(place)?;
+        (socket.record != NONE).then(|| self.id(place as u32))
     }
 
     /// The place of a socket, if there still is such a socket.
@@ -146,6 +187,21 @@ mod tests {
     #[test]
     fn a_socket_costs_28_bytes() {
         assert_eq!(size_of::<Socket>(), 28);
+    }
+
+    #[test]
+    fn a_socket_has_a_seat_or_a_port() {
+        let mut arena = Arena::new();
+        let index = arena.insert();
+        let socket = &mut arena[index];
+        assert_eq!((socket.seat(), socket.port()), (NONE, None));
+        for port in [Port::new(1), Port::MAX] {
+            socket.set_port(Some(port));
+            assert_eq!((socket.seat(), socket.port()), (NONE, Some(port)));
+        }
+        socket.set_port(None);
+        socket.set_seat(7);
+        assert_eq!((socket.seat(), socket.port()), (7, None));
     }
 
     #[test]

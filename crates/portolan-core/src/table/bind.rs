@@ -22,7 +22,7 @@ impl PortTable {
     /// earlier bind without a port. The checks come in the order in which Linux makes them.
     pub fn bind(&mut self, id: SocketId, local: SocketAddr, choice: PortChoice) -> Result<Port, BindError> {
         let index = self.index(id)?;
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         let extras = self.extras.get(&index);
         let late = extras.is_some_and(|extras| extras.bind_address_no_port);
         let mut wanted = self.admit(&claim, local, extras)?;
@@ -57,7 +57,7 @@ impl PortTable {
     /// A bind that finds its port taken loses the address that an earlier bind without a port left: Linux
     /// writes the new address before it asks for the port, and clears it if the port is refused.
     fn forget_address(&mut self, index: u32) {
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         let address = wildcard(claim.family);
         self.adopt(index, &Claim { address, ..claim });
     }

@@ -67,7 +67,7 @@ impl Owner {
 pub enum State {
     /// Bound or not, but neither listening nor connected.
     Idle,
-    /// A TCP listener.
+    /// A TCP listener, or a socket of either protocol that receives for a [`Scope`](super::Scope).
     Listening,
     /// A TCP connection in any state but TIME-WAIT, or a UDP socket with a remote.
     Connected,
@@ -86,7 +86,7 @@ pub(crate) enum Reuse {
 }
 
 /// See the [module](self).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) transport: Transport,
     pub(crate) family: Family,
@@ -125,6 +125,10 @@ pub(crate) enum Meeting {
 /// bind of `0.0.0.0` clashes with it, and for UDP a bind of 127.0.0.6.
 const SHADOW: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 
+/// The length of [`Claim::bytes`] if there is no filter, and if there is one.
+const WITHOUT_FILTER: usize = 28;
+const LONGEST: usize = WITHOUT_FILTER + 16;
+
 /// Stands in a [`Claim::shape`] for every specific address of its family.
 const SOME_V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const SOME_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -150,6 +154,58 @@ impl Claim {
             port_locked: false,
             filter: None,
         }
+    }
+
+    /// All of the claim in few bytes, to be hashed: different claims give different bytes.
+    pub(super) fn bytes(&self) -> ([u8; LONGEST], usize) {
+        let octets = match self.address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        let reuse = match self.reuse {
+            Reuse::Known { address, port } => u16::from(address) | u16::from(port) << 1,
+            Reuse::Unknown => 1 << 2,
+        };
+        let flags = [
+            self.v6_only,
+            self.owner.privileged,
+            self.by_connect,
+            self.address_locked,
+            self.port_locked,
+            self.address.is_ipv4(),
+            self.family == Family::Ipv4,
+            self.transport == Transport::Tcp,
+        ];
+        let flags = flags.iter().fold(0, |bits, &flag| bits << 1 | u16::from(flag));
+        let flags = flags << 5 | (self.state as u16) << 3 | reuse;
+        let mut bytes = [0; LONGEST];
+        bytes[..16].copy_from_slice(&octets);
+        bytes[16..18].copy_from_slice(&flags.to_le_bytes());
+        bytes[18..20].copy_from_slice(&self.port.get().to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.owner.uid.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.device.map_or(0, Device::get).to_le_bytes());
+        let Some(filter) = self.filter else {
+            return (bytes, WITHOUT_FILTER);
+        };
+        bytes[WITHOUT_FILTER..].copy_from_slice(&filter.octets());
+        (bytes, LONGEST)
+    }
+
+    /// Whether the claim is that of a connection whose port [`connect`](super::PortTable::connect) chose, of which
+    /// a host has many that differ in the port alone.
+    pub(super) const fn is_automatic(&self) -> bool {
+        // A socket of UDP has its own place in the orders of its port.
+        matches!(self.transport, Transport::Tcp)
+            && matches!(self.state, State::Connected)
+            && matches!(self.reuse, Reuse::Known { .. })
+            && self.by_connect
+            && self.is_bound()
+    }
+
+    /// The claim without its port, which stands for all that differ in nothing else.
+    pub(super) const fn class(mut self) -> Self {
+        self.port = Port::ZERO;
+        self
     }
 
     pub(crate) const fn is_bound(&self) -> bool {
@@ -305,6 +361,46 @@ mod tests {
                     "{mine:?} beside {theirs:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn claims_that_differ_have_other_bytes() {
+        let claim = claim(Family::Ipv6, false, "10.9.0.1");
+        let known = |address, port| Reuse::Known { address, port };
+        let changed: [fn(&mut Claim); 17] = [
+            |_| {},
+            |claim| claim.transport = Transport::Udp,
+            |claim| claim.family = Family::Ipv4,
+            |claim| claim.v6_only = true,
+            |claim| claim.state = State::Listening,
+            |claim| claim.state = State::Connected,
+            |claim| claim.state = State::TimeWait,
+            |claim| claim.port = Port::new(81),
+            |claim| claim.address = "::a09:1".parse().unwrap(),
+            |claim| claim.device = Device::new(1),
+            |claim| claim.owner.uid = 1,
+            |claim| claim.owner.privileged = false,
+            |claim| claim.reuse = Reuse::Unknown,
+            |claim| claim.by_connect = true,
+            |claim| claim.address_locked = true,
+            |claim| claim.port_locked = true,
+            |claim| claim.filter = Some(Ipv6Addr::UNSPECIFIED),
+        ];
+        let mut claims: Vec<_> = changed
+            .iter()
+            .map(|change| {
+                let mut claim = claim;
+                change(&mut claim);
+                claim
+            })
+            .collect();
+        for reuse in [known(true, false), known(false, true), known(true, true)] {
+            claims.push(Claim { reuse, ..claim });
+        }
+        let bytes: Vec<_> = claims.iter().map(Claim::bytes).collect();
+        for (place, one) in bytes.iter().enumerate() {
+            assert!(!bytes[..place].contains(one), "{:?}", claims[place]);
         }
     }
 

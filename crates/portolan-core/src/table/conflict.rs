@@ -78,10 +78,8 @@ impl PortTable {
     }
 
     fn check_tcp(&self, candidate: &Claim, except: Option<u32>) -> Result<(), InUse> {
-        let Some(port) = self.records.port(candidate.transport, candidate.port) else {
-            return Ok(());
-        };
-        if port.memory.admits(candidate) {
+        let port = self.records.port(candidate.transport, candidate.port);
+        if port.is_some_and(|port| port.memory.admits(candidate)) {
             return Ok(());
         }
         self.refuse(candidate, except, |_| true)
@@ -120,8 +118,8 @@ impl PortTable {
         };
         for socket in decided_by.into_iter().flatten() {
             let holder = self.claim_of(socket);
-            if pardon(candidate, holder) != Pardon::Yes {
-                return Err(self.in_use(candidate, holder, vec![self.id(socket)]));
+            if pardon(candidate, &holder) != Pardon::Yes {
+                return Err(self.in_use(candidate, &holder, vec![self.id(socket)]));
             }
         }
         Ok(())
@@ -177,7 +175,7 @@ impl PortTable {
                 Some((_, before)) => *before == Pardon::Unknown && pardon == Pardon::No,
             };
             if is_worse {
-                worst = Some((*self.claim_of(socket), pardon));
+                worst = Some((self.claim_of(socket), pardon));
                 in_the_way.insert(0, self.id(socket));
             } else if in_the_way.len() < NAMED {
                 in_the_way.push(self.id(socket));
@@ -191,8 +189,9 @@ impl PortTable {
 
     /// A socket of the clash other than `except`.
     fn any_of(&self, clash: &Clash<'_>, except: Option<u32>) -> Option<u32> {
-        clash.records.iter().find_map(|&number| {
-            let first = self.records[number].first;
+        let of_records = clash.records.iter().map(|&number| self.records[number].first);
+        let of_tenants = Some(clash.tenant).filter(|&first| first != NONE);
+        of_records.chain(of_tenants).find_map(|first| {
             if Some(first) != except {
                 return Some(first);
             }

@@ -7,6 +7,7 @@ use super::ephemeral::PortChoice;
 use super::error::{ConnectError, Unreachable};
 use super::host::AddressKind;
 use super::seats::FastFlow;
+use super::stand_in::Taken;
 use super::{PortTable, SocketId};
 use crate::Port;
 use crate::demux::{Found, FourTuple};
@@ -28,11 +29,78 @@ impl PortTable {
         source: IpAddr,
         choice: PortChoice,
     ) -> Result<Port, ConnectError> {
+        self.connect_beside(id, remote, source, choice, &|_, _| None)
+    }
+
+    /// The same for a caller who keeps four-tuples of its own ([`hand_over`](Self::hand_over)): `taken` says which
+    /// socket stands for one, if the caller has it. Only TCP asks.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub fn connect_beside(
+        &mut self,
+        id: SocketId,
+        remote: SocketAddr,
+        source: IpAddr,
+        choice: PortChoice,
+        taken: &Taken<'_>,
+    ) -> Result<Port, ConnectError> {
         let index = self.index(id)?;
         match self.claim_of(index).transport {
-            Transport::Tcp => self.connect_tcp(index, remote, source, choice),
+            Transport::Tcp => self.connect_tcp(index, remote, source, choice, taken),
             Transport::Udp => self.connect_udp(index, remote, source, choice),
         }
+    }
+
+    /// Connects a TCP socket from an address that is not the host's, as a proxy does that keeps its client's address
+    /// (`IP_TRANSPARENT`); what answers must come back to this host. Port 0 means an automatic one.
+    ///
+    /// Nothing is claimed but the four-tuple: any number of connections may come from one such socket address.
+    ///
+    /// # Errors
+    /// [`ConnectError`], after which the socket is as it was.
+    pub fn connect_foreign(
+        &mut self,
+        id: SocketId,
+        source: SocketAddr,
+        remote: SocketAddr,
+        choice: PortChoice,
+        taken: &Taken<'_>,
+    ) -> Result<Port, ConnectError> {
+        let index = self.index(id)?;
+        let claim = self.claim_of(index);
+        if claim.transport != Transport::Tcp || claim.state != State::Idle || claim.is_bound() {
+            return Err(ConnectError::AlreadyConnected);
+        }
+        let remote = reachable(&claim, remote)?;
+        let wrong = |why| ConnectError::Unreachable {
+            remote: remote.ip(),
+            why,
+        };
+        if self.host.kind(source.ip()) != AddressKind::Foreign {
+            return Err(wrong(Unreachable::MartianSource));
+        }
+        match self.host.kind(remote.ip()) {
+            AddressKind::Local | AddressKind::Foreign => {}
+            AddressKind::Wildcard | AddressKind::Multicast | AddressKind::Broadcast => {
+                return Err(wrong(Unreachable::NotUnicast));
+            }
+        }
+        let wanted = Claim {
+            state: State::Connected,
+            address: source.ip().to_canonical(),
+            port: Port::new(source.port()),
+            // Ports of other hosts' addresses are not in the way of this host's automatic ones.
+            by_connect: true,
+            ..claim
+        };
+        four_tuple(&wanted, remote)?;
+        let port = self.find_flow_port(index, &wanted, remote, choice, taken)?;
+        let wanted = Claim { port, ..wanted };
+        let tuple = four_tuple(&wanted, remote)?;
+        self.adopt(index, &wanted);
+        self.enter_flow(index, &tuple);
+        Ok(port)
     }
 
     fn connect_tcp(
@@ -41,8 +109,9 @@ impl PortTable {
         remote: SocketAddr,
         source: IpAddr,
         choice: PortChoice,
+        taken: &Taken<'_>,
     ) -> Result<Port, ConnectError> {
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         if claim.state != State::Idle {
             return Err(ConnectError::AlreadyConnected);
         }
@@ -66,7 +135,7 @@ impl PortTable {
         }
         let remote = concrete(&wanted, remote);
         four_tuple(&wanted, remote)?;
-        match self.find_flow_port(index, &wanted, remote, choice) {
+        match self.find_flow_port(index, &wanted, remote, choice, taken) {
             Ok(port) => {
                 wanted.by_connect |= !claim.is_bound();
                 wanted.port = port;
@@ -94,12 +163,13 @@ impl PortTable {
         wanted: &Claim,
         remote: SocketAddr,
         choice: PortChoice,
+        taken: &Taken<'_>,
     ) -> Result<Port, ConnectError> {
         if wanted.is_bound() {
-            self.check_flow(wanted, remote)?;
+            self.check_flow(wanted, remote, taken)?;
             return Ok(wanted.port);
         }
-        let is_free = |table: &Self, port| table.is_shareable(&Claim { port, ..*wanted }, remote);
+        let is_free = |table: &Self, port| table.is_shareable(&Claim { port, ..*wanted }, remote, taken);
         Ok(self.choose_connected(index, wanted.address, remote, choice, is_free)?)
     }
 
@@ -110,14 +180,17 @@ impl PortTable {
         source: IpAddr,
         choice: PortChoice,
     ) -> Result<Port, ConnectError> {
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
+        if claim.state == State::Listening {
+            return Err(ConnectError::AlreadyConnected);
+        }
         if !claim.is_bound() {
             let port = self.choose_bound(index, choice, |table, port| {
                 table.is_free(&Claim { port, ..claim })
             })?;
             self.take_port(index, &Claim { port, ..claim });
         }
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         let remote = reachable(&claim, remote)?;
         self.check_source(&claim, remote)?;
         if self.host.kind(remote.ip()) == AddressKind::Broadcast {
@@ -160,7 +233,7 @@ impl PortTable {
             self.renew_fast_flow(index, Some(hash));
         }
         self.mark_group(index);
-        let seat = self.sockets[index].seat;
+        let seat = self.sockets[index].seat();
         if self.seats[seat].fast_flow.is_none() {
             self.leave_group(index);
             self.fast_flows += 1;
@@ -168,6 +241,7 @@ impl PortTable {
                 hash: Some(hash),
                 order: self.fast_flows,
             });
+            self.note_change(index);
         }
     }
 
@@ -206,29 +280,34 @@ impl PortTable {
     }
 
     /// Whether an automatic connection may use this port: nobody asked for it, and the four-tuple is free.
-    fn is_shareable(&self, wanted: &Claim, remote: SocketAddr) -> bool {
-        self.records
-            .port(wanted.transport, wanted.port)
-            .is_none_or(|port| port.explicit == 0 && self.check_flow(wanted, remote).is_ok())
+    fn is_shareable(&self, wanted: &Claim, remote: SocketAddr, taken: &Taken<'_>) -> bool {
+        if self.records.holders(wanted.transport, wanted.port).is_none() {
+            return true;
+        }
+        let port = self.records.port(wanted.transport, wanted.port);
+        port.is_none_or(|port| port.explicit == 0) && self.check_flow(wanted, remote, taken).is_ok()
     }
 
     /// Whether the four-tuple is free. It is unique per device: only flows that hear every device or the
     /// socket's own count.
-    fn check_flow(&self, wanted: &Claim, remote: SocketAddr) -> Result<(), ConnectError> {
+    fn check_flow(&self, wanted: &Claim, remote: SocketAddr, taken: &Taken<'_>) -> Result<(), ConnectError> {
         let tuple = four_tuple(wanted, remote)?;
         let holder = match self.flows(wanted.transport).find(&tuple) {
             None => None,
             Some(Found::One(holder, _)) => Some(holder),
             Some(Found::Ask(holders)) => holders
                 .into_iter()
-                .find(|&holder| self.claim_of(holder).hears(wanted.device)),
+                .find(|&holder| self.candidate(holder).hears(wanted.device)),
         };
-        match holder {
+        match holder
+            .map(|holder| self.id(holder))
+            .or_else(|| taken(self, &tuple))
+        {
             None => Ok(()),
             Some(holder) => Err(ConnectError::FlowExists {
                 local: tuple.local(),
                 remote: tuple.remote(),
-                holder: self.id(holder),
+                holder,
             }),
         }
     }

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::connect::ipv6;
 use super::keyed::Keyed;
 use super::options::Extras;
 use super::{Exhausted, PortTable, Transport};
@@ -75,9 +76,9 @@ impl Ephemeral {
                 .map(|counter| random.hash_bytes(&(!counter).to_le_bytes()) as u32)
                 .collect();
         }
-        let pair = (local, remote);
-        let counter = self.index.hash_value(pair) as usize % COUNTERS;
-        let offset = self.offset.hash_value(pair) as u32;
+        let pair = pair(local, remote);
+        let counter = self.index.hash_bytes(&pair) as usize % COUNTERS;
+        let offset = self.offset.hash_bytes(&pair) as u32;
         (counter, self.counters[counter].wrapping_add(offset))
     }
 
@@ -88,6 +89,15 @@ impl Ephemeral {
         let counter = &mut self.counters[counter];
         *counter = counter.wrapping_add(tried.max(chance) + step);
     }
+}
+
+/// Both addresses and the remote port as one message, which is hashed in a fraction of the time of its parts.
+fn pair(local: IpAddr, remote: SocketAddr) -> [u8; 34] {
+    let mut pair = [0; 34];
+    pair[..16].copy_from_slice(&ipv6(local).octets());
+    pair[16..32].copy_from_slice(&ipv6(remote.ip()).octets());
+    pair[32..].copy_from_slice(&remote.port().to_be_bytes());
+    pair
 }
 
 /// The ports of a range, each once, from `start` on, one parity after the other.
@@ -132,7 +142,7 @@ impl PortTable {
         choice: PortChoice,
         is_free: impl Fn(&Self, Port) -> bool,
     ) -> Result<Port, Exhausted> {
-        let transport = self.claim_of(index).transport;
+        let transport = self.candidate(index).transport;
         let extras = self.extras.get(&index);
         let range = self.range_of(extras);
         let parity = match transport {

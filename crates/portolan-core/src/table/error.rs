@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::arena::SocketId;
 use super::claim::{Claim, Family, State, Transport};
 use super::host::Device;
+use super::scope::Scope;
 use crate::{Port, PortRange, Protocol};
 
 /// The error numbers of Linux that the table's answers correspond to.
@@ -237,6 +238,47 @@ pub enum Rule {
     UnknownOptions,
 }
 
+/// Why a socket cannot have a scope.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScopeError {
+    /// There is no such socket.
+    #[error(transparent)]
+    NoSuchSocket(#[from] NoSuchSocket),
+    /// The socket is bound, connected, or has a scope.
+    #[error("the socket has a port, a remote or a scope already; take a new one")]
+    NotFresh,
+    /// The user may not have this scope.
+    #[error(
+        "permission denied for {scope}: addresses that are not this host's and privileged ports take a privilege"
+    )]
+    Privileged {
+        /// The scope.
+        scope: Scope,
+    },
+    /// Another socket has the same scope.
+    #[error("another socket receives for {scope} already")]
+    InUse {
+        /// The scope.
+        scope: Scope,
+        /// The other socket.
+        holder: SocketId,
+    },
+}
+
+impl ScopeError {
+    /// What Linux answers in the like case: setting `IP_TRANSPARENT` without the privilege, or binding twice.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::NoSuchSocket(_) => Errno::EBADF,
+            Self::NotFresh => Errno::EINVAL,
+            Self::Privileged { .. } => Errno::EPERM,
+            Self::InUse { .. } => Errno::EADDRINUSE,
+        }
+    }
+}
+
 /// Why a socket cannot listen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -424,6 +466,9 @@ pub enum StateError {
     /// The socket is a member already.
     #[error("the socket joined this group on this device already")]
     AlreadyJoined,
+    /// The socket is no member.
+    #[error("the socket did not join this group on this device")]
+    NotJoined,
 }
 
 impl StateError {
@@ -437,6 +482,7 @@ impl StateError {
             Self::NotSupported => Errno::EOPNOTSUPP,
             Self::NotMulticast => Errno::EINVAL,
             Self::AlreadyJoined => Errno::EADDRINUSE,
+            Self::NotJoined => Errno::EADDRNOTAVAIL,
         }
     }
 }

@@ -1,12 +1,11 @@
 //! What the table must know of the host: addresses, devices, and the settings of the number space.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
-use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
-use super::keyed::Keyed;
 use crate::{Port, PortRange};
 
 /// A network device, by the number that the caller has for it (on Linux the interface index).
@@ -14,6 +13,9 @@ use crate::{Port, PortRange};
 pub struct Device(NonZeroU32);
 
 impl Device {
+    /// The loopback device, as Linux numbers it in each of its network namespaces.
+    pub const LOOPBACK: Self = Self(NonZeroU32::MIN);
+
     /// The device with this number, or `None` for 0, which stands for "no device" in every interface.
     #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
@@ -51,9 +53,10 @@ pub enum AddressKind {
 /// A new host has the loopback addresses only and Linux's defaults.
 #[derive(Clone, Debug)]
 pub struct Host {
-    addresses: HashMap<IpAddr, SmallVec<[Device; 1]>, Keyed>,
-    broadcasts: HashSet<Ipv4Addr, Keyed>,
-    devices: HashSet<Device, Keyed>,
+    // Asked for every packet. A host has a handful of addresses, among which a keyed hash would be slower.
+    addresses: BTreeMap<IpAddr, SmallVec<[Device; 1]>>,
+    broadcasts: BTreeSet<Ipv4Addr>,
+    devices: BTreeSet<Device>,
     ephemeral: PortRange,
     reserved: Vec<PortRange>,
     unprivileged_start: u32,
@@ -71,12 +74,10 @@ impl Host {
     /// reserved, and 1024 as the first port that takes no privilege.
     #[must_use]
     pub fn new() -> Self {
-        // The keys of these maps come from the host itself, so a fixed hash key is no weakness.
-        let keyed = Keyed::new([0; 16]);
         Self {
-            addresses: HashMap::with_hasher(keyed),
-            broadcasts: HashSet::with_hasher(keyed),
-            devices: HashSet::with_hasher(keyed),
+            addresses: BTreeMap::new(),
+            broadcasts: BTreeSet::new(),
+            devices: BTreeSet::new(),
             ephemeral: PortRange::new(Port::new(32_768), Port::new(60_999)).expect("32768 is below 60999"),
             reserved: Vec::new(),
             unprivileged_start: 1024,

@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hash};
 
 use siphasher::sip::SipHasher13;
 
+use crate::SipKey;
+
 /// Builds hashers that all use one secret.
 #[derive(Clone, Copy)]
 pub(crate) struct Keyed {
@@ -26,8 +28,9 @@ impl Keyed {
     }
 
     /// The hash of `bytes` as one message.
+    #[inline]
     pub(crate) fn hash_bytes(&self, bytes: &[u8]) -> u64 {
-        SipHasher13::new_with_key(&self.secret).hash(bytes)
+        SipKey::new(self.secret).hash13(bytes)
     }
 
     /// The hash of any value.

@@ -16,7 +16,7 @@ impl PortTable {
     /// [`ListenError`], after which the socket is as it was.
     pub fn listen(&mut self, id: SocketId, choice: PortChoice) -> Result<Port, ListenError> {
         let index = self.index(id)?;
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         match (claim.transport, claim.state) {
             (Transport::Udp, _) => return Err(ListenError::NotSupported),
             (Transport::Tcp, State::Connected | State::TimeWait) => {

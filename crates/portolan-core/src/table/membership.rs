@@ -57,6 +57,28 @@ impl PortTable {
         }
         joined.push((group, device));
         *self.memberships.counts.entry((group, device)).or_default() += 1;
+        self.note_change(index);
+        Ok(())
+    }
+
+    /// Leaves a multicast group that the socket joined on a device (`IP_DROP_MEMBERSHIP`, `IPV6_LEAVE_GROUP`).
+    ///
+    /// # Errors
+    /// If there is no such socket, or it is not a member.
+    pub fn leave(&mut self, id: SocketId, group: IpAddr, device: Device) -> Result<(), StateError> {
+        let index = self.index(id)?;
+        let joined = self.extras.get_mut(&index).map(|extras| &mut extras.joined);
+        let place = joined.as_ref().and_then(|joined| {
+            joined
+                .iter()
+                .position(|&membership| membership == (group, device))
+        });
+        let (Some(joined), Some(place)) = (joined, place) else {
+            return Err(StateError::NotJoined);
+        };
+        joined.swap_remove(place);
+        self.memberships.end(&[(group, device)]);
+        self.note_change(index);
         Ok(())
     }
 

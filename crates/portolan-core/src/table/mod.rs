@@ -37,11 +37,14 @@ mod load;
 mod membership;
 mod memory;
 mod options;
+mod ports;
 mod records;
 mod release;
 mod reuseport;
+mod scope;
 mod seats;
 mod slab;
+mod stand_in;
 mod time_wait;
 mod view;
 
@@ -56,14 +59,17 @@ pub use self::arena::SocketId;
 pub use self::claim::{Family, Owner, State, Transport};
 pub use self::ephemeral::PortChoice;
 pub use self::error::{
-    BindError, ConnectError, Errno, Exhausted, Holder, InUse, ListenError, NoSuchSocket, Rule, SetError,
-    StateError, Unreachable,
+    BindError, ConnectError, Errno, Exhausted, Holder, InUse, ListenError, NoSuchSocket, Rule, ScopeError,
+    SetError, StateError, Unreachable,
 };
 pub use self::explain::{BindAnswer, BindWish};
 pub use self::host::{AddressKind, Device, Host};
 pub use self::load::Existing;
 pub use self::options::SocketOption;
 pub use self::release::Close;
+pub use self::scope::{Addresses, Scope};
+pub use self::stand_in::Taken;
+pub use self::time_wait::TIME_WAIT;
 
 pub(crate) use self::keyed::Keyed;
 pub(crate) use self::view::Candidate;
@@ -74,7 +80,8 @@ use self::ephemeral::Ephemeral;
 use self::groups::Groups;
 use self::membership::Memberships;
 use self::options::Extras;
-use self::records::Records;
+use self::records::{Home, Records};
+use self::scope::Scopes;
 use self::seats::{Order, Orders, Seat};
 use self::slab::{NONE, Slab};
 use crate::demux::{Flows, FourTuple};
@@ -92,11 +99,15 @@ pub struct PortTable {
     groups: Groups,
     tcp_flows: Flows,
     udp_flows: Flows,
+    tcp_scopes: Scopes,
+    udp_scopes: Scopes,
     extras: HashMap<u32, Extras, Keyed>,
     memberships: Memberships,
     time_wait: VecDeque<(Duration, SocketId)>,
     now: Duration,
     ephemeral: Ephemeral,
+    /// How often something changed that decides who gets a datagram.
+    udp_changes: u64,
 }
 
 impl PortTable {
@@ -118,11 +129,14 @@ impl PortTable {
             groups: Groups::new(),
             tcp_flows: Flows::new(keyed.purpose(2)),
             udp_flows: Flows::new(keyed.purpose(3)),
+            tcp_scopes: Scopes::default(),
+            udp_scopes: Scopes::default(),
             extras: HashMap::with_hasher(keyed.purpose(4)),
             memberships: Memberships::new(keyed.purpose(5)),
             time_wait: VecDeque::new(),
             now: Duration::ZERO,
             ephemeral: Ephemeral::new(keyed.purpose(6)),
+            udp_changes: 0,
         }
     }
 
@@ -137,6 +151,12 @@ impl PortTable {
     #[must_use]
     pub const fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// The name of the socket in this place ([`SocketId::place`]), if there is one.
+    #[must_use]
+    pub fn at_place(&self, place: usize) -> Option<SocketId> {
+        self.sockets.at_place(place)
     }
 
     /// How many sockets there are, TIME-WAIT included.
@@ -176,7 +196,17 @@ impl PortTable {
     /// # Errors
     /// If there is no such socket.
     pub fn holder(&self, id: SocketId) -> Result<Holder, NoSuchSocket> {
-        Ok(Holder::new(self.claim_of(self.index(id)?)))
+        Ok(Holder::new(&self.claim_of(self.index(id)?)))
+    }
+
+    /// Gives up the free room of what grows with connections, but for the places of sockets: a place remembers which
+    /// sockets it had. O(n) in what is left.
+    pub fn trim(&mut self) {
+        self.records.trim();
+        self.tcp_flows.trim();
+        self.udp_flows.trim();
+        self.extras.shrink_to_fit();
+        self.time_wait.shrink_to_fit();
     }
 
     /// The bytes that the sockets, claims and four-tuples are allocated in, free room included.
@@ -187,6 +217,14 @@ impl PortTable {
             + self.seats.bytes()
             + self.tcp_flows.bytes()
             + self.udp_flows.bytes()
+            + self.time_wait.capacity() * size_of::<(Duration, SocketId)>()
+    }
+
+    /// A number that is another one after whatever changes who gets a datagram: as long as it is the same,
+    /// [`deliver`](Self::deliver) gives the same answer for the same packet of UDP.
+    #[must_use]
+    pub const fn udp_version(&self) -> u64 {
+        self.udp_changes
     }
 
     /// How many four-tuples there are, TIME-WAIT included.
@@ -206,12 +244,25 @@ impl PortTable {
         self.sockets.id(index)
     }
 
-    fn claim_of(&self, index: u32) -> &Claim {
-        &self.records[self.sockets[index].record].claim
+    fn claim_of(&self, index: u32) -> Claim {
+        let socket = &self.sockets[index];
+        let claim = self.records[socket.record].claim;
+        match socket.port() {
+            Some(port) => Claim { port, ..claim },
+            None => claim,
+        }
+    }
+
+    fn home_of(&self, index: u32) -> Home {
+        let socket = &self.sockets[index];
+        Home {
+            record: socket.record,
+            port: socket.port(),
+        }
     }
 
     fn seat_of(&self, index: u32) -> Option<&Seat> {
-        self.seats.get(self.sockets[index].seat)
+        self.seats.get(self.sockets[index].seat())
     }
 
     const fn flows(&self, transport: Transport) -> &Flows {
@@ -241,32 +292,38 @@ impl PortTable {
 
     /// Gives the socket another claim: out of the one record, into the other.
     fn adopt(&mut self, index: u32, claim: &Claim) {
-        let old = self.sockets[index].record;
-        if old != NONE && self.records[old].claim == *claim {
+        self.adopt_as(index, claim, claim.is_automatic());
+    }
+
+    /// The same, where the socket is or is not to be a tenant of its port.
+    fn adopt_as(&mut self, index: u32, claim: &Claim, as_tenant: bool) {
+        let is_new = self.sockets[index].record == NONE;
+        if !is_new && self.claim_of(index) == *claim {
             return;
         }
         // In before out: a port whose only socket changes keeps its memory.
-        let new = self.records.intern(claim);
-        self.records.enter(claim);
-        if old != NONE {
+        let home = self.records.enter(claim, as_tenant);
+        if !is_new {
             self.unlink(index);
         }
-        let first = self.records[new].first;
+        let first = std::mem::replace(self.records.first_mut(claim.transport, home), index);
         let socket = &mut self.sockets[index];
-        socket.record = new;
+        socket.record = home.record;
+        if socket.port() != home.port {
+            socket.set_port(home.port);
+        }
         socket.previous = NONE;
         socket.next = first;
         if first != NONE {
             self.sockets[first].previous = index;
         }
-        let record = &mut self.records[new];
-        record.first = index;
-        record.count += 1;
+        self.note_change(index);
         self.take_seat(index);
     }
 
     /// Takes the socket out of its record, and the record out of the table with its last socket.
     fn unlink(&mut self, index: u32) {
+        self.note_change(index);
         self.leave_seat(index);
         let socket = self.sockets[index];
         if socket.next != NONE {
@@ -275,22 +332,26 @@ impl PortTable {
         if socket.previous != NONE {
             self.sockets[socket.previous].next = socket.next;
         }
-        let record = &mut self.records[socket.record];
-        if record.first == index {
-            record.first = socket.next;
+        let (home, transport) = (self.home_of(index), self.candidate(index).transport);
+        let first = self.records.first_mut(transport, home);
+        if *first == index {
+            *first = socket.next;
         }
-        record.count -= 1;
-        let (claim, is_empty) = (record.claim, record.count == 0);
-        if is_empty {
-            self.records.forget(socket.record);
+        self.records.leave(home);
+    }
+
+    /// Notes that who gets a datagram may have changed, if the socket is one of UDP.
+    fn note_change(&mut self, index: u32) {
+        if self.candidate(index).transport == Transport::Udp {
+            self.udp_changes += 1;
         }
-        self.records.leave(&claim);
     }
 
     /// Enters the socket in the orders of its record, if it has a seat.
     fn take_seat(&mut self, index: u32) {
+        self.note_change(index);
         let socket = self.sockets[index];
-        if let Some(seat) = self.seats.get(socket.seat) {
+        if let Some(seat) = self.seats.get(socket.seat()) {
             let record = &mut self.records[socket.record];
             record.scan_order.insert(seat.scan_order, index);
             if record.claim.transport == Transport::Udp {
@@ -302,7 +363,7 @@ impl PortTable {
     /// Removes the socket from the orders of its record.
     fn leave_seat(&mut self, index: u32) {
         let socket = self.sockets[index];
-        if let Some(seat) = self.seats.get(socket.seat) {
+        if let Some(seat) = self.seats.get(socket.seat()) {
             let record = &mut self.records[socket.record];
             record.scan_order.remove(&seat.scan_order);
             record.bind_order.remove(&seat.bind_order);
@@ -318,7 +379,8 @@ impl PortTable {
         } else {
             self.orders.at_front()
         };
-        self.sockets[index].seat = self.seats.insert(Seat::new(order, order));
+        let seat = self.seats.insert(Seat::new(order, order));
+        self.sockets[index].set_seat(seat);
         self.take_seat(index);
     }
 
@@ -326,10 +388,10 @@ impl PortTable {
     fn unseat(&mut self, index: u32) {
         self.leave_group(index);
         self.leave_seat(index);
-        let seat = self.sockets[index].seat;
+        let seat = self.sockets[index].seat();
         if seat != NONE {
             self.seats.remove(seat);
-            self.sockets[index].seat = NONE;
+            self.sockets[index].set_seat(NONE);
         }
     }
 
@@ -337,7 +399,7 @@ impl PortTable {
     fn move_to_front(&mut self, index: u32) {
         self.leave_seat(index);
         let order = self.orders.at_front();
-        let seat = self.sockets[index].seat;
+        let seat = self.sockets[index].seat();
         if seat != NONE {
             self.seats[seat].scan_order = order;
         }
@@ -353,6 +415,7 @@ impl PortTable {
         let SocketId { index, generation } = self.sockets.id(index);
         let hash = self.flows_mut(transport).insert(tuple, (index, generation), ask);
         self.sockets[index].set_flow_hash(hash);
+        self.note_change(index);
         hash
     }
 
@@ -362,15 +425,20 @@ impl PortTable {
         if claim.has_flow() {
             let (transport, hash) = (claim.transport, self.sockets[index].flow_hash());
             self.flows_mut(transport).remove(hash, index);
+            self.note_change(index);
         }
     }
 
     /// Takes the socket out of the table.
     fn remove(&mut self, index: u32) {
         self.leave_flow(index);
+        self.leave_scope(index);
         self.unseat(index);
+        self.forget_stand_in(index);
         self.unlink(index);
-        if let Some(extras) = self.extras.remove(&index) {
+        if !self.extras.is_empty()
+            && let Some(extras) = self.extras.remove(&index)
+        {
             self.memberships.end(&extras.joined);
         }
         self.sockets.remove(index);

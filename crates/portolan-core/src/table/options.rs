@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::claim::{Family, Reuse, Transport};
 use super::error::SetError;
 use super::host::Device;
+use super::scope::Scope;
 use super::seats::FastFlow;
 use super::{PortTable, SocketId};
 use crate::PortRange;
@@ -41,6 +42,8 @@ pub(super) struct Extras {
     pub(super) multicast_joined_only: bool,
     /// The multicast groups that the socket joined, each on a device.
     pub(super) joined: Vec<(IpAddr, Device)>,
+    /// What the socket receives for instead of a port that it is bound to.
+    pub(super) scope: Option<Scope>,
 }
 
 impl Extras {
@@ -52,6 +55,7 @@ impl Extras {
             foreign_address: self.foreign_address,
             multicast_joined_only: self.multicast_joined_only,
             joined: Vec::new(),
+            scope: None,
         }
     }
 }
@@ -63,7 +67,7 @@ impl PortTable {
     /// [`SetError`] if the socket, the device or the moment is wrong, or a privilege is missing.
     pub fn set(&mut self, id: SocketId, option: SocketOption) -> Result<(), SetError> {
         let index = self.index(id)?;
-        let mut claim = *self.claim_of(index);
+        let mut claim = self.claim_of(index);
         let reuse = |address, port| Reuse::Known { address, port };
         match option {
             SocketOption::ReuseAddress(on) => claim.reuse = reuse(on, claim.reuses_port()),
@@ -89,6 +93,7 @@ impl PortTable {
             }
             SocketOption::MulticastAll(on) => {
                 self.extras.entry(index).or_default().multicast_joined_only = !on;
+                self.note_change(index);
             }
         }
         self.adopt(index, &claim);
@@ -96,7 +101,7 @@ impl PortTable {
     }
 
     fn set_device(&mut self, index: u32, device: Option<Device>) -> Result<(), SetError> {
-        let mut claim = *self.claim_of(index);
+        let mut claim = self.claim_of(index);
         if let Some(device) = device
             && !self.host.has_device(device)
         {
@@ -123,7 +128,7 @@ impl PortTable {
 
     /// Points the entry in Linux's table by four-tuple, if the socket has one, to another four-tuple.
     pub(super) fn renew_fast_flow(&mut self, index: u32, hash: Option<u64>) {
-        let seat = self.sockets[index].seat;
+        let seat = self.sockets[index].seat();
         if let Some(known) = self.seats.get(seat).and_then(|seat| seat.fast_flow)
             && known.hash != hash
         {
@@ -132,6 +137,7 @@ impl PortTable {
                 hash,
                 order: self.fast_flows,
             });
+            self.note_change(index);
         }
     }
 }

@@ -27,7 +27,7 @@ impl PortTable {
     /// If there is no such socket.
     pub fn close(&mut self, id: SocketId, how: Close) -> Result<(), NoSuchSocket> {
         let index = self.index(id)?;
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         let waits =
             how == Close::TimeWait && claim.transport == Transport::Tcp && claim.state == State::Connected;
         if waits {
@@ -82,19 +82,23 @@ impl PortTable {
     }
 
     fn disconnect_tcp(&mut self, index: u32) {
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         match claim.state {
             State::Idle | State::TimeWait => return,
             State::Connected => self.leave_flow(index),
-            State::Listening => self.unseat(index),
+            State::Listening => {
+                self.leave_scope(index);
+                self.unseat(index);
+            }
         }
         self.adopt(index, &idle(&claim));
     }
 
     fn disconnect_udp(&mut self, index: u32) {
-        let claim = *self.claim_of(index);
+        let claim = self.claim_of(index);
         let remote = self.tuple_of(index).map(|tuple| tuple.remote().ip());
         self.leave_flow(index);
+        self.leave_scope(index);
         let mut free = Claim {
             // Linux clears the device of a UDP socket here, and only here.
             device: None,

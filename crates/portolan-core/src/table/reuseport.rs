@@ -22,7 +22,7 @@ impl PortTable {
             Transport::Udp => &self.records[number].bind_order,
         };
         self.records
-            .companions(claim)
+            .companions(&claim)
             .filter_map(|number| order(number).first_key_value())
             .min()
             .map(|(_, &socket)| socket)
@@ -49,9 +49,10 @@ impl PortTable {
     }
 
     fn enter_group(&mut self, index: u32, group: u32, member: u32) {
-        let seat = &mut self.seats[self.sockets[index].seat];
+        let seat = &mut self.seats[self.sockets[index].seat()];
         seat.group = group;
         seat.member = member;
+        self.note_change(index);
     }
 
     /// Takes the socket out of its group, if it is in one.
@@ -74,6 +75,7 @@ impl PortTable {
             && seat.group != NONE
         {
             self.groups.mark_connected(seat.group);
+            self.note_change(index);
         }
     }
 }

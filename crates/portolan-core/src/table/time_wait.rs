@@ -6,7 +6,7 @@ use super::PortTable;
 
 /// How long: `TCP_TIMEWAIT_LEN` of Linux, which no setting changes. RFC 9293, section 3.6.1, says
 /// twice the maximum segment lifetime, which would be 4 minutes.
-pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
+pub const TIME_WAIT: Duration = Duration::from_secs(60);
 
 impl PortTable {
     /// Tells the table what time it is, on any clock that does not go back; a time before an earlier

@@ -6,14 +6,23 @@ use super::PortTable;
 use super::claim::{Claim, State, Transport};
 use super::seats::Order;
 use super::slab::NONE;
-use crate::demux::{Found, FourTuple};
+use crate::demux::{Flows, Found, FourTuple};
 
 /// A claim, seen as that of a possible receiver.
 pub(crate) type Candidate = Claim;
 
 impl PortTable {
+    /// What a socket claims; of a tenant, without the port.
     pub(crate) fn candidate(&self, socket: u32) -> &Candidate {
-        self.claim_of(socket)
+        &self.records[self.sockets[socket].record].claim
+    }
+
+    pub(crate) const fn tcp_flows(&self) -> &Flows {
+        self.flows(Transport::Tcp)
+    }
+
+    pub(crate) const fn udp_flows(&self) -> &Flows {
+        self.flows(Transport::Udp)
     }
 
     #[inline]
@@ -66,7 +75,7 @@ impl PortTable {
     pub(crate) fn group_member(&self, group: u32, tuple: &FourTuple) -> Option<u32> {
         let hash = self.keyed.hash_value(tuple);
         self.groups.select(group, hash, |member| {
-            self.claim_of(member).state != State::Connected
+            self.candidate(member).state != State::Connected
         })
     }
 

@@ -13,10 +13,10 @@ use super::IpProtocol;
 /// A one's complement sum of 16-bit words in the making.
 ///
 /// Pieces may have any length: an odd one shifts what follows by a byte (RFC 1071, section 2 (B)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
-    /// Folded to 16 bits, in network order.
-    words: u16,
+    /// In words of 64 bits of the machine's order, whose quarters count alike; folded when it is asked for.
+    words: u64,
     /// Whether an odd number of bytes came so far.
     odd: bool,
 }
@@ -30,20 +30,49 @@ impl Sum {
 
     /// With `bytes` added.
     #[must_use]
+    #[inline]
     pub fn add_bytes(self, bytes: &[u8]) -> Self {
-        let sum = sum_of(bytes);
-        // A piece that begins at an odd place has its high and low bytes exchanged; so has its sum.
-        let sum = if self.odd { sum.swap_bytes() } else { sum };
         Self {
-            words: add(self.words, sum),
-            odd: self.odd ^ (bytes.len() % 2 == 1),
+            words: sum_of(bytes),
+            odd: bytes.len() % 2 == 1,
         }
+        .behind(self)
     }
 
     /// With one 16-bit word added, as if its two bytes had been.
     #[must_use]
+    #[inline]
     pub fn add_u16(self, word: u16) -> Self {
-        self.add_bytes(&word.to_be_bytes())
+        self.join(Self::even(word.to_be().into()))
+    }
+
+    /// With 32 bits added, as if their four bytes had been.
+    #[must_use]
+    #[inline]
+    pub fn add_u32(self, bits: u32) -> Self {
+        self.join(Self::even(bits.to_be().into()))
+    }
+
+    /// With the bytes added that `other` is the sum of.
+    #[must_use]
+    #[inline]
+    pub fn join(self, other: Self) -> Self {
+        other.behind(self)
+    }
+
+    /// With `bytes` added, which are copied to the front of `to` in the same pass.
+    ///
+    /// # Panics
+    /// If `to` is shorter.
+    #[must_use]
+    pub fn copy_bytes(self, bytes: &[u8], to: &mut [u8]) -> Self {
+        let to = &mut to[..bytes.len()];
+        let mut sum = self;
+        for (from, to) in bytes.chunks(COPIED_AT_ONCE).zip(to.chunks_mut(COPIED_AT_ONCE)) {
+            to.copy_from_slice(from);
+            sum = sum.add_bytes(to);
+        }
+        sum
     }
 
     /// The sum itself, not complemented.
@@ -51,22 +80,54 @@ impl Sum {
     /// Over a pseudo header this is what the checksum field must hold when the device, or the receiver of
     /// a virtio packet, is to complete the checksum (`VIRTIO_NET_HDR_F_NEEDS_CSUM`, `CHECKSUM_PARTIAL`).
     #[must_use]
+    #[inline]
     pub const fn folded(self) -> u16 {
-        self.words
+        fold(self.words).to_be()
     }
 
     /// The checksum: the complement of the sum.
     #[must_use]
+    #[inline]
     pub const fn checksum(self) -> u16 {
-        !self.words
+        !self.folded()
     }
 
     /// Whether the sum is that of data which holds its own checksum.
     #[must_use]
+    #[inline]
     pub const fn is_valid(self) -> bool {
-        self.words == 0xFFFF
+        self.folded() == 0xFFFF
+    }
+
+    /// The sum of whole words.
+    const fn even(words: u64) -> Self {
+        Self { words, odd: false }
+    }
+
+    /// The sum of what stands behind what `first` is the sum of.
+    #[inline]
+    const fn behind(self, first: Self) -> Self {
+        // A piece that begins at an odd place has its high and low bytes exchanged; so has its sum.
+        let words = if first.odd {
+            self.words.rotate_left(8)
+        } else {
+            self.words
+        };
+        Self {
+            words: add_words(first.words, words),
+            odd: first.odd ^ self.odd,
+        }
     }
 }
+
+/// Sums are equal if they fold to the same, and so does all that is added to both.
+impl PartialEq for Sum {
+    fn eq(&self, other: &Self) -> bool {
+        (self.folded(), self.odd) == (other.folded(), other.odd)
+    }
+}
+
+impl Eq for Sum {}
 
 /// The Internet checksum of `bytes`.
 #[must_use]
@@ -122,22 +183,22 @@ impl PseudoHeader {
 
     /// The sum over the pseudo header of a transport packet of `length` bytes, its header included.
     #[must_use]
+    #[inline]
     pub fn sum(self, protocol: IpProtocol, length: usize) -> Sum {
         let addresses = match self {
-            Self::V4 { source, destination } => Sum::new()
-                .add_bytes(&source.octets())
-                .add_bytes(&destination.octets()),
-            Self::V6 { source, destination } => Sum::new()
-                .add_bytes(&source.octets())
-                .add_bytes(&destination.octets()),
+            Self::V4 { source, destination } => {
+                u64::from(u32::from_ne_bytes(source.octets()))
+                    + u64::from(u32::from_ne_bytes(destination.octets()))
+            }
+            Self::V6 { source, destination } => {
+                add_words(words_of(&source.octets()), words_of(&destination.octets()))
+            }
         };
         // IPv4 has 16 bits of length and IPv6 32; the high half is zero wherever 16 are enough. Longer
         // than 32 bits no packet is.
-        let length = length as u32;
-        addresses
-            .add_u16((length >> 16) as u16)
-            .add_u16((length & 0xFFFF) as u16)
-            .add_u16(u16::from(protocol.get()))
+        Sum::even(addresses)
+            .add_u32(length as u32)
+            .add_u16(protocol.get().into())
     }
 }
 
@@ -146,8 +207,24 @@ impl PseudoHeader {
 pub enum ChecksumFill {
     /// Compute it over header and payload.
     Complete(PseudoHeader),
+    /// Compute it, given the header alone: what follows is known.
+    Known {
+        /// The addresses.
+        pseudo: PseudoHeader,
+        /// The sum of the payload.
+        payload: Sum,
+        /// How long the payload is.
+        payload_len: usize,
+    },
     /// Put the sum of the pseudo header, for the device to complete.
     Partial(PseudoHeader),
+    /// Put the sum of the pseudo header, given the header alone.
+    PartialKnown {
+        /// The addresses.
+        pseudo: PseudoHeader,
+        /// How long the payload is.
+        payload_len: usize,
+    },
     /// Leave 0.
     Zero,
 }
@@ -157,7 +234,18 @@ impl ChecksumFill {
     pub(super) fn value(self, protocol: IpProtocol, packet: &[u8]) -> u16 {
         match self {
             Self::Complete(pseudo) => pseudo.sum(protocol, packet.len()).add_bytes(packet).checksum(),
+            Self::Known {
+                pseudo,
+                payload,
+                payload_len,
+            } => {
+                let header = pseudo.sum(protocol, packet.len() + payload_len).add_bytes(packet);
+                header.join(payload).checksum()
+            }
             Self::Partial(pseudo) => pseudo.sum(protocol, packet.len()).folded(),
+            Self::PartialKnown { pseudo, payload_len } => {
+                pseudo.sum(protocol, packet.len() + payload_len).folded()
+            }
             Self::Zero => 0,
         }
     }
@@ -169,45 +257,77 @@ const fn add(a: u16, b: u16) -> u16 {
     sum + carry as u16
 }
 
-/// The folded sum of `bytes` as 16-bit words in network order, an odd last byte as a word's high half.
+/// What is copied is added while it is in the nearest cache.
+const COPIED_AT_ONCE: usize = 2048;
+
+/// The sum of `bytes`, an odd last byte as a word's first half.
 ///
 /// The words are added in the machine's order and the sum is turned once at the end, which gives the
-/// same (RFC 1071, section 2 (B)); four at a time, since 2¹⁶ = 1 modulo 2¹⁶ - 1 lets wider words stand for
-/// their halves. Lanes of 128 bits take every carry, and four of them do not wait for each other.
-fn sum_of(bytes: &[u8]) -> u16 {
-    let (blocks, rest) = bytes.as_chunks::<32>();
-    let mut sum = 0u128;
-    if !blocks.is_empty() {
-        let mut lanes = [0u128; 4];
-        for block in blocks {
-            let (words, _) = block.as_chunks::<8>();
-            for (lane, word) in lanes.iter_mut().zip(words) {
-                *lane += u128::from(u64::from_ne_bytes(*word));
-            }
-        }
-        sum = lanes.iter().sum();
+/// same (RFC 1071, section 2 (B)); several at a time, since 2¹⁶ = 1 modulo 2¹⁶ - 1 lets wider words stand for
+/// their halves.
+#[inline]
+fn sum_of(bytes: &[u8]) -> u64 {
+    if bytes.len() < 128 {
+        return words_of(bytes);
     }
-    let (words, rest) = rest.as_chunks::<8>();
+    sum_of_many(bytes)
+}
+
+/// The same for a header: nothing is set up for it.
+#[inline]
+fn words_of(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut sum = 0;
     for word in words {
-        sum += u128::from(u64::from_ne_bytes(*word));
+        sum = add_words(sum, u64::from_ne_bytes(*word));
     }
-    if !rest.is_empty() {
-        let mut last = [0u8; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        sum += u128::from(u64::from_ne_bytes(last));
+    // The rest as the front of a word whose other bytes are zero: its parts stand where they stood.
+    let (quarter, rest) = rest.as_chunks::<4>();
+    if let Some(part) = quarter.first() {
+        sum = add_words(sum, u32::from_ne_bytes(*part).into());
     }
-    // The high half is the number of carries: no slice has 2⁶³ bytes, so it stays far below overflow.
-    let (high, low) = ((sum >> 64) as u64, sum as u64);
-    fold((low >> 32) + (low & 0xFFFF_FFFF) + high).to_be()
+    let (pair, rest) = rest.as_chunks::<2>();
+    if let Some(part) = pair.first() {
+        sum = add_words(sum, u16::from_ne_bytes(*part).into());
+    }
+    if let Some(last) = rest.first() {
+        sum = add_words(sum, u16::from_ne_bytes([*last, 0]).into());
+    }
+    sum
+}
+
+/// One's complement addition of four words at once.
+#[inline]
+const fn add_words(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u64
+}
+
+/// Words of 64 bits that one chain of carries goes through. The chains of two blocks do not wait for each other.
+const CHAIN: usize = 8;
+
+fn sum_of_many(bytes: &[u8]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    let (blocks, _) = words.as_chunks::<CHAIN>();
+    let (mut sum, mut carries) = (0u64, 0);
+    for block in blocks {
+        let (mut part, mut carry) = (0u64, false);
+        for word in block {
+            (part, carry) = part.carrying_add(u64::from_ne_bytes(*word), carry);
+        }
+        (sum, carry) = sum.carrying_add(part, carry);
+        carries += u64::from(carry);
+    }
+    let rest = &bytes[blocks.len() * CHAIN * 8..];
+    add_words(add_words(sum, carries), words_of(rest))
 }
 
 /// The 16-bit one's complement sum of the four 16-bit parts.
-fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xFFFF_FFFF);
-    let sum = (sum >> 16) + (sum & 0xFFFF);
-    let sum = (sum >> 16) + (sum & 0xFFFF);
-    let sum = (sum >> 16) + (sum & 0xFFFF);
-    sum as u16
+const fn fold(sum: u64) -> u16 {
+    // Both halves of a number and its turned self add up to the sum of the halves; the carry of the low half comes in
+    // at the bottom of the high one.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 #[cfg(test)]
@@ -254,11 +374,22 @@ mod tests {
         }
 
         #[test]
+        fn a_copy_is_the_same_bytes_and_the_same_sum(bytes in vec(any::<u8>(), 0..6000), room in 0usize..9) {
+            let mut to = vec![0; bytes.len() + room];
+            prop_assert_eq!(Sum::new().copy_bytes(&bytes, &mut to), Sum::new().add_bytes(&bytes));
+            prop_assert_eq!(&to[..bytes.len()], &bytes[..]);
+        }
+
+        #[test]
         fn pieces_sum_to_the_whole(bytes in vec(any::<u8>(), 0..200), a: usize, b: usize) {
             let a = a % (bytes.len() + 1);
             let b = a + b % (bytes.len() - a + 1);
-            let pieces = Sum::new().add_bytes(&bytes[..a]).add_bytes(&bytes[a..b]).add_bytes(&bytes[b..]);
-            prop_assert_eq!(pieces, Sum::new().add_bytes(&bytes));
+            let sum = |bytes| Sum::new().add_bytes(bytes);
+            let pieces = sum(&bytes[..a]).add_bytes(&bytes[a..b]).add_bytes(&bytes[b..]);
+            prop_assert_eq!(pieces, sum(&bytes));
+            prop_assert_eq!(sum(&bytes[..a]).join(sum(&bytes[a..])), sum(&bytes));
+            let number = u32::try_from(a).unwrap() << 16 | u32::try_from(b).unwrap();
+            prop_assert_eq!(sum(&bytes).add_u32(number), sum(&bytes).add_bytes(&number.to_be_bytes()));
         }
 
         #[test]

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{EmitError, IpProtocol, Ipv4Options, Layer, ParseError, PseudoHeader, Sum, checksum};
+use super::{EmitError, IpProtocol, Ipv4Options, Layer, ParseError, PseudoHeader, Sum};
 
 #[derive(Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -348,7 +348,7 @@ impl Ipv4Repr<'_> {
         if self.more_fragments {
             flags |= MORE_FRAGMENTS;
         }
-        let header = Header {
+        let mut header = Header {
             version_and_ihl: 4 << 4 | (header_len / 4) as u8,
             dscp_and_ecn: self.dscp << 2 | self.ecn,
             total_length: total_length.into(),
@@ -362,10 +362,10 @@ impl Ipv4Repr<'_> {
         };
         let bytes = EmitError::reserve(Layer::Ipv4, buffer, header_len)?;
         let (fixed, options) = bytes.split_at_mut(Ipv4Packet::MIN_HEADER_LEN);
+        let sum = Sum::new().add_bytes(header.as_bytes()).add_bytes(self.options);
+        header.checksum = sum.checksum().into();
         fixed.copy_from_slice(header.as_bytes());
         options.copy_from_slice(self.options);
-        let sum = checksum(bytes);
-        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
         Ok(header_len)
     }
 }

@@ -47,6 +47,7 @@ mod tcp_flags;
 mod tcp_options;
 mod udp;
 mod udp_lite;
+mod unreachable;
 
 pub use checksum::{ChecksumFill, PseudoHeader, Sum, checksum, update, update_u32};
 pub use cooked::{CookedFrame, CookedRepr, PacketDirection};
@@ -68,3 +69,4 @@ pub use tcp_flags::TcpFlags;
 pub use tcp_options::{SackBlock, TcpOption, TcpOptionBlock, TcpOptions};
 pub use udp::{UdpDatagram, UdpRepr};
 pub use udp_lite::UdpLiteDatagram;
+pub use unreachable::UnreachableCode;

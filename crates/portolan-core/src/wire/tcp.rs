@@ -250,6 +250,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::Sum;
     use super::*;
 
     proptest! {
@@ -275,6 +276,14 @@ mod tests {
             if let Some(pseudo) = PseudoHeader::new(source, destination) {
                 repr.emit(&mut segment, ChecksumFill::Complete(pseudo)).unwrap();
                 prop_assert!(TcpSegment::parse(&segment).unwrap().has_valid_checksum(pseudo));
+                let whole = segment.clone();
+                let fill = ChecksumFill::Known {
+                    pseudo,
+                    payload: Sum::new().add_bytes(&payload),
+                    payload_len: payload.len(),
+                };
+                repr.emit(&mut segment[..len], fill).unwrap();
+                prop_assert_eq!(&segment, &whole);
                 repr.emit(&mut segment, ChecksumFill::Partial(pseudo)).unwrap();
                 prop_assert!(TcpSegment::parse(&segment).unwrap().has_partial_checksum(pseudo));
             }

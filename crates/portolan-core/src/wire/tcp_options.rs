@@ -267,12 +267,13 @@ impl<'a> TcpOptions<'a> {
     /// no-operations (RFC 7323, appendix A).
     #[must_use]
     pub fn aligned_timestamps(&self) -> Option<(u32, u32)> {
-        match self.bytes {
-            &[NO_OPERATION, NO_OPERATION, TIMESTAMPS, 10, a, b, c, d, e, f, g, h] => {
-                Some((u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])))
-            }
-            _ => None,
-        }
+        // Kinds and length in one comparison.
+        const KINDS: [u8; 4] = [NO_OPERATION, NO_OPERATION, TIMESTAMPS, 10];
+        let &[i, j, k, l, a, b, c, d, e, f, g, h] = self.bytes else {
+            return None;
+        };
+        let is_aligned = u32::from_ne_bytes([i, j, k, l]) == u32::from_ne_bytes(KINDS);
+        is_aligned.then(|| (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])))
     }
 }
 
@@ -363,6 +364,31 @@ impl TcpOptionBlock {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Options that were written elsewhere, padding included.
+    ///
+    /// # Panics
+    /// At compile time, if there are more bytes than fit.
+    #[must_use]
+    #[inline]
+    pub fn from_array<const LEN: usize>(options: [u8; LEN]) -> Self {
+        const { assert!(LEN <= Self::CAPACITY) };
+        let mut bytes = Padded::default();
+        bytes.0[..LEN].copy_from_slice(&options);
+        Self {
+            bytes,
+            len: LEN as u8,
+        }
+    }
+
+    /// Timestamps as most senders put them, and [`TcpOptions::aligned_timestamps`] reads them: alone, behind two
+    /// no-operations (RFC 7323, appendix A).
+    #[must_use]
+    #[inline]
+    pub fn aligned_timestamps(value: u32, echo_reply: u32) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (value.to_be_bytes(), echo_reply.to_be_bytes());
+        Self::from_array([NO_OPERATION, NO_OPERATION, TIMESTAMPS, 10, a, b, c, d, e, f, g, h])
     }
 
     /// Adds an option behind the others.
@@ -477,6 +503,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn aligned_timestamps_are_written_as_they_are_read() {
+        let block = TcpOptionBlock::aligned_timestamps(0x0102_0304, 0x0506_0708);
+        let read = TcpOptions::new(block.as_bytes()).aligned_timestamps();
+        assert_eq!(read, Some((0x0102_0304, 0x0506_0708)));
+        let mut pushed = TcpOptionBlock::new();
+        for option in TcpOptions::new(block.as_bytes()).flatten() {
+            pushed.push(option).unwrap();
+        }
+        assert_eq!(pushed, block);
+        assert_eq!(TcpOptionBlock::from_array([4, 2]).as_bytes(), [4, 2, 0, 0]);
     }
 
     #[test]
