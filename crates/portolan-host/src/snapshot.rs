@@ -3,6 +3,15 @@ use std::fmt;
 
 use crate::{Ownership, PassedOver, Process, ProtocolSet, Socket, Space, SpaceId};
 
+/// Where a published port leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedBy {
+    /// The name of the port space.
+    pub space: String,
+    /// The inode of the socket that takes what comes, there; `None` if nobody does.
+    pub inode: Option<u64>,
+}
+
 /// The sockets of a machine and who holds them, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -12,6 +21,9 @@ pub struct Snapshot {
     pub sockets: Vec<Socket>,
     /// Who holds each socket: as long as `sockets`, in the same order; empty if owners were not asked for.
     pub ownership: Vec<Ownership>,
+    /// The sockets, by their places, whose ports lead into another port space: those who hold them only pass on what comes.
+    /// Whoever knows of such spaces fills it.
+    pub published: HashMap<usize, PublishedBy>,
     /// Every process named as an owner, and its ancestors where they were asked for.
     pub processes: HashMap<i32, Process>,
     /// What could not be seen.

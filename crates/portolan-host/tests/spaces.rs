@@ -262,11 +262,16 @@ fn where_processes_are_hidden_the_rest_is_read() {
         if !hidden.success() {
             return skipped("/proc cannot be mounted with hidepid=ptraceable here");
         }
+        // The machine may have mounted namespaces of its own, which are hidden from here.
+        let before = without_rights(|| read(SpaceSelect::Every));
         let lodger = Lodger::new();
         let _sockets = [listen(80), inside(&lodger.namespace(), || listen(80))];
         let all = without_rights(|| read(SpaceSelect::Every));
         assert_eq!(listening(&all, 80), ["host"]);
-        assert_eq!((all.hidden_spaces, &all.warnings), (0, &vec![]));
+        assert_eq!(
+            (all.hidden_spaces, &all.warnings),
+            (before.hidden_spaces, &before.warnings)
+        );
         // With the right to see them they are seen.
         assert_eq!(listening(&read(SpaceSelect::Every), 80).len(), 2);
         let unseen = query(SpaceSelect::Process(lodger.pid()));
@@ -282,6 +287,8 @@ fn namespaces_that_come_and_go_do_no_harm() {
         let lodger = Lodger::new();
         let gone = lodger.pid();
         drop(lodger);
+        // The machine may have mounted namespaces of its own, which are hidden from here.
+        let before = read(SpaceSelect::Every);
         assert_eq!(
             read_sockets(&query(SpaceSelect::Process(gone)), &Sources::default()),
             Err(SpaceError::NoSuchProcess(gone))
@@ -295,7 +302,10 @@ fn namespaces_that_come_and_go_do_no_harm() {
             while !busy.is_finished() {
                 let all = read(SpaceSelect::Every);
                 assert_eq!(listening(&all, 80), ["host"]);
-                assert_eq!((all.hidden_spaces, &all.warnings), (0, &vec![]));
+                assert_eq!(
+                    (all.hidden_spaces, &all.warnings),
+                    (before.hidden_spaces, &before.warnings)
+                );
             }
         });
     });

@@ -42,6 +42,13 @@ impl NetlinkSocket {
     }
 }
 
+/// One that somebody else has opened, of any namespace.
+impl From<OwnedFd> for NetlinkSocket {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
 impl Transport for NetlinkSocket {
     fn send(&mut self, request: &[u8]) -> io::Result<()> {
         // A netlink socket that is not connected sends to the kernel (port 0).

@@ -137,6 +137,14 @@ pub(super) const fn protocol_number(protocol: SocketProtocol) -> (u8, Option<u32
     }
 }
 
+/// The family of an address, as a request has it.
+pub(super) const fn family_number(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => INET,
+        IpAddr::V6(_) => INET6,
+    }
+}
+
 /// Bytes of `struct inet_diag_sockid`.
 pub(super) const SOCKET_ID: usize = 48;
 /// Bytes of `struct inet_diag_msg`.

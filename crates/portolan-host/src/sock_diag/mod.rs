@@ -1,6 +1,7 @@
 //! The kernel's socket lists by NETLINK_SOCK_DIAG: include/uapi/linux/{sock,inet,unix,vm_sockets}_diag.h.
 
 mod destroy;
+mod find;
 mod inet;
 mod port_filter;
 mod unix;
