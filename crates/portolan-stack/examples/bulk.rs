@@ -8,7 +8,25 @@ use portolan_core::table::{Device, Host};
 use portolan_stack::{ConnectionId, Event, Instant, Packet, ReadError, Stack, StackConfig, WriteError};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let gigabytes: f64 = std::env::args().nth(1).map_or(Ok(2.0), |text| text.parse())?;
+    let arguments = std::env::args_os().skip(1);
+    let arguments: Vec<String> = arguments
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let gigabytes: f64 = match &arguments[..] {
+        [] => 2.0,
+        [flag] if flag == "--help" || flag == "-h" => {
+            println!(
+                "bulk [GIGABYTES]: how fast two stacks in one thread move bytes, 2 GB unless told otherwise"
+            );
+            return Ok(());
+        }
+        [number] => number.parse().unwrap_or(f64::NAN),
+        _ => f64::NAN,
+    };
+    if !(0.0..1e6).contains(&gigabytes) {
+        eprintln!("bulk: want at most a number of gigabytes; --help tells more");
+        std::process::exit(2);
+    }
     let bytes = (gigabytes * 1e9) as u64;
     for (name, mtu, offloads) in [
         ("MTU 1500, checksums computed", 1500, false),

@@ -1,7 +1,8 @@
 //! A host's transport layer as a state machine: packets, time and calls in; packets, timers and events out.
 //!
-//! A [`Stack`] holds the TCP listeners and connections and the UDP sockets of one host. Who may hold a port, and whose a packet is,
-//! it asks the [`PortTable`](portolan_core::table::PortTable) of `portolan-core`, which agrees with Linux.
+//! A [`Stack`] holds the TCP listeners and connections, the UDP and the ICMP echo sockets of one host. Who may
+//! hold a port, and whose a packet is, it asks the [`PortTable`](portolan_core::table::PortTable) of `portolan-core`,
+//! which agrees with Linux.
 //!
 //! It never reads a clock, starts a thread, waits, or touches a network: whoever drives it does. With one
 //! secret and the same calls at the same times it does the same again.
@@ -39,7 +40,9 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod chunks;
 mod packet;
+mod path_error;
 mod pieces;
 mod stack;
 mod tcp;
@@ -47,12 +50,17 @@ mod time;
 mod wheel;
 
 pub use packet::{Offload, Packet, PacketChecksum, Transmit};
+pub use path_error::PathError;
 pub use pieces::Pieces;
 pub use stack::{
-    ConnectError, ConnectionId, Counters, Datagram, Event, ListenError, ListenerId, NoConnection, NoSocket,
-    SendError, Stack, StackConfig, UdpId,
+    BindEchoError, ConnectError, ConnectOptions, ConnectionId, Counters, Datagram, DontFragment, Echo,
+    EchoError, EchoId, EchoRequest, EchoRequestsTaken, Event, HeaderFields, HeldSyn, IcmpError, ListenError,
+    ListenerId, NoConnection, NoSocket, NoSyn, OpenError, ReceiveError, RelayedError, RuleHits, SendError,
+    SocketHandle, SocketInfo, SocketState, Stack, StackConfig, SynCookies, SynGone, SynId, Traffic, UdpError,
+    UdpId, UdpOption,
 };
 pub use tcp::{
-    CloseReason, CongestionControl, ConnectionInfo, Keepalive, ReadError, State, TcpConfig, WriteError,
+    CloseReason, CongestionControl, ConnectionInfo, ConnectionStats, Keepalive, LossState, ReadError,
+    SendFlags, State, TcpConfig, WriteError,
 };
 pub use time::{Duration, Instant};

@@ -4,12 +4,12 @@ use std::num::NonZeroU16;
 
 use portolan_core::wire::{
     ChecksumFill, IpPacket, IpProtocol, Ipv4Repr, Ipv6Packet, Ipv6Repr, ParseError, PseudoHeader, TcpFlags,
-    TcpRepr, TcpSegment,
+    TcpRepr, TcpSegment, UdpDatagram,
 };
 
 use crate::{Packet, PacketChecksum};
 
-/// The packets that a super-segment stands for, one after the other.
+/// The packets that a super-segment, or super-datagram, stands for, one after the other.
 ///
 /// A packet that is no super-segment gives one piece, itself; a checksum that was left to the device is
 /// completed in either case. So a link without offloads sends the pieces of whatever
@@ -31,19 +31,25 @@ use crate::{Packet, PacketChecksum};
 pub struct Pieces<'a> {
     packet: Packet<'a>,
     /// What to cut, or `None` for a packet that goes as it is.
-    tcp: Option<Tcp<'a>>,
+    whole: Option<Whole<'a>>,
     is_done: bool,
 }
 
 #[derive(Debug)]
-struct Tcp<'a> {
+struct Whole<'a> {
     ip: IpPacket<'a>,
     ip_header: &'a [u8],
-    segment: TcpSegment<'a>,
+    transport: Transport<'a>,
     piece_len: Option<NonZeroU16>,
     /// How much of the data was written, in how many pieces.
     written: usize,
     pieces: u16,
+}
+
+#[derive(Debug)]
+enum Transport<'a> {
+    Tcp(TcpSegment<'a>),
+    Udp(UdpDatagram<'a>),
 }
 
 impl<'a> Pieces<'a> {
@@ -55,21 +61,23 @@ impl<'a> Pieces<'a> {
         let ip = IpPacket::parse(packet.bytes)?;
         let needs_work =
             packet.offload.piece_len.is_some() || packet.offload.checksum == PacketChecksum::Partial;
-        let tcp = if needs_work && ip.protocol() == IpProtocol::TCP && !ip.is_fragment() {
-            Some(Tcp {
-                segment: TcpSegment::parse(ip.payload())?,
-                ip_header: &packet.bytes[..ip.header_len()],
-                ip,
-                piece_len: packet.offload.piece_len,
-                written: 0,
-                pieces: 0,
-            })
-        } else {
-            None
+        let transport = match ip.protocol() {
+            _ if !needs_work || ip.is_fragment() => None,
+            IpProtocol::TCP => Some(Transport::Tcp(TcpSegment::parse(ip.payload())?)),
+            IpProtocol::UDP => Some(Transport::Udp(UdpDatagram::parse(ip.payload())?)),
+            _ => None,
         };
+        let whole = transport.map(|transport| Whole {
+            transport,
+            ip_header: &packet.bytes[..ip.header_len()],
+            ip,
+            piece_len: packet.offload.piece_len,
+            written: 0,
+            pieces: 0,
+        });
         Ok(Self {
             packet,
-            tcp,
+            whole,
             is_done: false,
         })
     }
@@ -80,47 +88,69 @@ impl<'a> Pieces<'a> {
         if self.is_done {
             return None;
         }
-        let Some(tcp) = &mut self.tcp else {
+        let Some(whole) = &mut self.whole else {
             self.is_done = true;
             let len = self.packet.bytes.len();
             buffer.get_mut(..len)?.copy_from_slice(self.packet.bytes);
             return Some(len);
         };
-        let len = tcp.write_next(buffer)?;
-        self.is_done = tcp.written == tcp.segment.payload().len();
+        let len = whole.write_next(buffer)?;
+        self.is_done = whole.written == whole.transport.payload().len();
         Some(len)
     }
 }
 
-impl Tcp<'_> {
+impl<'a> Transport<'a> {
+    fn payload(&self) -> &'a [u8] {
+        match self {
+            Self::Tcp(segment) => segment.payload(),
+            Self::Udp(datagram) => datagram.payload(),
+        }
+    }
+
+    fn header_len(&self) -> usize {
+        match self {
+            Self::Tcp(segment) => segment.header_len(),
+            Self::Udp(_) => UdpDatagram::HEADER_LEN,
+        }
+    }
+}
+
+impl Whole<'_> {
     fn write_next(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        let payload = self.segment.payload();
+        let payload = self.transport.payload();
         let most = self.piece_len.map_or(payload.len(), |len| usize::from(len.get()));
         let end = payload.len().min(self.written + most);
         let data = &payload[self.written..end];
         let (is_first, is_last) = (self.written == 0, end == payload.len());
 
-        let (ip_len, tcp_len) = (self.ip_header.len(), self.segment.header_len());
-        let transport_len = tcp_len + data.len();
+        let (ip_len, header_len) = (self.ip_header.len(), self.transport.header_len());
+        let transport_len = header_len + data.len();
         let buffer = buffer.get_mut(..ip_len + transport_len)?;
         let pseudo = self.write_ip(buffer, transport_len)?;
         let transport = &mut buffer[ip_len..];
-        transport[tcp_len..].copy_from_slice(data);
-        let mut flags = self.segment.flags();
-        if !is_last {
-            flags -= TcpFlags::FIN | TcpFlags::PSH;
-        }
-        if !is_first {
-            // RFC 3168, section 6.1.2: the answer to one mark is told once.
-            flags -= TcpFlags::CWR;
-        }
-        let repr = self.segment.repr();
-        let header = TcpRepr {
-            seq: repr.seq + self.written as u32,
-            flags,
-            ..repr
+        transport[header_len..].copy_from_slice(data);
+        let fill = ChecksumFill::Complete(pseudo);
+        match &self.transport {
+            Transport::Udp(datagram) => datagram.repr().emit(transport, fill).ok()?,
+            Transport::Tcp(segment) => {
+                let mut flags = segment.flags();
+                if !is_last {
+                    flags -= TcpFlags::FIN | TcpFlags::PSH;
+                }
+                if !is_first {
+                    // RFC 3168, section 6.1.2: the answer to one mark is told once.
+                    flags -= TcpFlags::CWR;
+                }
+                let repr = segment.repr();
+                let header = TcpRepr {
+                    seq: repr.seq + self.written as u32,
+                    flags,
+                    ..repr
+                };
+                header.emit(transport, fill).ok()?
+            }
         };
-        header.emit(transport, ChecksumFill::Complete(pseudo)).ok()?;
         self.written = end;
         self.pieces = self.pieces.wrapping_add(1);
         Some(ip_len + transport_len)

@@ -30,19 +30,54 @@ pub(crate) struct TimerWheel {
     hand: u64,
 }
 
+/// 16 bytes, of which every connection has one.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    tick: u64,
+    /// The tick, of 48 bits, and in the low 16 [`Place::bits`] or [`UNARMED`].
+    tick_and_place: u64,
     previous: u32,
     next: u32,
+}
+
+/// What stands in the place of a [`Place`] while a node does not hang anywhere.
+const UNARMED: u16 = u16::MAX;
+const PLACE_BITS: u32 = u16::BITS;
+
+impl Node {
+    const fn tick(self) -> u64 {
+        self.tick_and_place >> PLACE_BITS
+    }
+
     /// Where the node hangs, `None` while it is not armed.
-    place: Option<Place>,
+    const fn place(self) -> Option<Place> {
+        match self.tick_and_place as u16 {
+            UNARMED => None,
+            bits => Some(Place {
+                level: (bits >> SLOT_BITS) as u8,
+                slot: bits as u8 % SLOTS as u8,
+            }),
+        }
+    }
+
+    const fn set(&mut self, tick: u64, place: Option<Place>) {
+        let bits = match place {
+            Some(place) => place.bits(),
+            None => UNARMED,
+        };
+        self.tick_and_place = tick << PLACE_BITS | bits as u64;
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     level: u8,
     slot: u8,
+}
+
+impl Place {
+    const fn bits(self) -> u16 {
+        (self.level as u16) << SLOT_BITS | self.slot as u16
+    }
 }
 
 impl TimerWheel {
@@ -62,22 +97,21 @@ impl TimerWheel {
         let slot = index as usize;
         if slot >= self.nodes.len() {
             let unarmed = Node {
-                tick: 0,
+                tick_and_place: u64::from(UNARMED),
                 previous: NIL,
                 next: NIL,
-                place: None,
             };
             self.nodes.resize(slot + 1, unarmed);
         }
         let tick = tick_after(deadline).max(self.hand);
-        if self.nodes[slot].place.is_some() {
-            if self.nodes[slot].tick == tick {
+        let node = self.nodes[slot];
+        if node.place().is_some() {
+            if node.tick() == tick {
                 return;
             }
             self.unlink(index);
         }
-        self.nodes[slot].tick = tick;
-        self.link(index);
+        self.link(index, tick);
     }
 
     /// Forgets timer `index`. O(1).
@@ -85,16 +119,17 @@ impl TimerWheel {
         if self
             .nodes
             .get(index as usize)
-            .is_some_and(|node| node.place.is_some())
+            .is_some_and(|node| node.place().is_some())
         {
             self.unlink(index);
         }
     }
 
-    /// When timer `index` fires.
-    pub(crate) fn deadline(&self, index: u32) -> Option<Instant> {
-        let node = self.nodes.get(index as usize)?;
-        node.place.map(|_| start_of(node.tick))
+    /// Gives up the room of timers behind the last that is armed.
+    pub(crate) fn trim(&mut self) {
+        let armed = self.nodes.iter().rposition(|node| node.place().is_some());
+        self.nodes.truncate(armed.map_or(0, |last| last + 1));
+        self.nodes.shrink_to_fit();
     }
 
     /// A moment at which [`TimerWheel::pop_expired`] has something to do: no timer fires before it.
@@ -121,10 +156,10 @@ impl TimerWheel {
                 return Some(index);
             }
             while index != NIL {
-                let next = self.nodes[index as usize].next;
+                let node = self.nodes[index as usize];
                 self.unlink(index);
-                self.link(index);
-                index = next;
+                self.link(index, node.tick());
+                index = node.next;
             }
         }
     }
@@ -144,8 +179,7 @@ impl TimerWheel {
         Some((place, start.max(self.hand)))
     }
 
-    fn link(&mut self, index: u32) {
-        let tick = self.nodes[index as usize].tick;
+    fn link(&mut self, index: u32, tick: u64) {
         let differing = (tick ^ self.hand) | (SLOTS as u64 - 1);
         let level = differing.ilog2() / SLOT_BITS;
         let slot = (tick >> (level * SLOT_BITS)) as usize % SLOTS;
@@ -155,25 +189,23 @@ impl TimerWheel {
         let node = &mut self.nodes[index as usize];
         node.previous = NIL;
         node.next = next;
-        node.place = Some(Place {
+        let place = Place {
             level: level as u8,
             slot: slot as u8,
-        });
+        };
+        node.set(tick, Some(place));
         if next != NIL {
             self.nodes[next as usize].previous = index;
         }
     }
 
     fn unlink(&mut self, index: u32) {
-        let Node {
-            previous,
-            next,
-            ref mut place,
-            ..
-        } = self.nodes[index as usize];
-        let Some(Place { level, slot }) = place.take() else {
+        let node = &mut self.nodes[index as usize];
+        let Node { previous, next, .. } = *node;
+        let Some(Place { level, slot }) = node.place() else {
             return;
         };
+        node.set(node.tick(), None);
         if next != NIL {
             self.nodes[next as usize].previous = previous;
         }
@@ -227,6 +259,12 @@ mod tests {
         ]
     }
 
+    /// When timer `index` fires.
+    fn deadline(wheel: &TimerWheel, index: u32) -> Option<Instant> {
+        let node = wheel.nodes.get(index as usize)?;
+        node.place().map(|_| start_of(node.tick()))
+    }
+
     proptest! {
         #[test]
         fn fires_what_a_sorted_map_fires(steps in vec(step(), 1..120)) {
@@ -258,7 +296,7 @@ mod tests {
                     }
                 }
                 for index in 0..20 {
-                    prop_assert_eq!(wheel.deadline(index), model.get(&index).map(|&tick| start_of(tick)));
+                    prop_assert_eq!(deadline(&wheel, index), model.get(&index).map(|&tick| start_of(tick)));
                 }
                 let first = model.values().min().map(|&tick| start_of(tick));
                 prop_assert_eq!(wheel.next_deadline().is_some(), first.is_some());

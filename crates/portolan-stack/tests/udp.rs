@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use portolan_core::table::{Device, Host};
 use portolan_core::wire::{Icmpv4Message, Icmpv4Packet, Icmpv6Message, Icmpv6Packet, IpPacket, IpProtocol};
-use portolan_stack::{Datagram, Event, Instant, Offload, Packet, SendError, Stack, StackConfig, UdpId};
+use portolan_stack::{
+    Datagram, Event, Instant, Offload, Packet, SendError, Stack, StackConfig, UdpId, UdpOption,
+};
 
 fn stack(last: u8) -> Stack {
     let mut host = Host::new();
@@ -97,12 +99,12 @@ fn what_does_not_fit_is_cut_refused_or_counted() {
     assert_eq!((datagram.len, &three), (17, b"lon"));
     assert_eq!(b.receive_datagram(listening, &mut three), Ok(None));
 
-    let long = a.send_datagram(asking, from.ip(), to, &[0; 1473]);
+    let long = a.send_datagram(asking, from.ip(), to, &[0; 65_508]);
     assert_eq!(
         long,
         Err(SendError::TooLong {
-            len: 1473,
-            limit: 1472
+            len: 65_508,
+            limit: 65_507
         })
     );
     for (source, remote) in [
@@ -142,13 +144,20 @@ fn a_broadcast_reaches_a_socket_on_the_wildcard() {
     let (mut a, mut b) = (stack(1), stack(2));
     let first = b.bind_udp(address("0.0.0.0:67")).unwrap();
     let asking = a.bind_udp(address("10.0.0.1:68")).unwrap();
-    a.send_datagram(
-        asking,
-        IpAddr::from([10, 0, 0, 1]),
-        address("10.0.0.255:67"),
-        b"anyone?",
-    )
-    .unwrap();
+    let source = IpAddr::from([10, 0, 0, 1]);
+    let destination = address("10.0.0.255:67");
+    // As on Linux it must be allowed.
+    assert_eq!(
+        a.send_datagram(asking, source, destination, b"anyone?"),
+        Err(SendError::Broadcast { destination })
+    );
+    a.set_udp(asking, UdpOption::Broadcast(true)).unwrap();
+    a.send_datagram(asking, source, destination, b"anyone?").unwrap();
+    let destination = address("10.0.0.2:0");
+    assert_eq!(
+        a.send_datagram(asking, source, destination, b"nobody"),
+        Err(SendError::NoPort { destination })
+    );
     carry(Instant::START, [&mut a, &mut b]);
     let (datagram, bytes) = receive(&mut b, first).unwrap();
     assert_eq!(

@@ -8,11 +8,13 @@ use super::{Pool, SendQueue};
 pub(crate) struct Datagrams<T> {
     bytes: SendQueue,
     heads: VecDeque<(T, usize)>,
+    /// Bytes of datagrams that others hold, which count as well.
+    elsewhere: usize,
     limit: usize,
 }
 
-/// Room for this many heads may stay allocated in an empty row.
-const KEPT_HEADS: usize = 8;
+/// Room for this many heads may stay allocated in an empty row, so that bursts of them allocate nothing.
+const KEPT_HEADS: usize = 64;
 /// What a datagram costs beside its bytes, so that empty ones fill a row as well.
 const HEAD_COST: usize = 128;
 
@@ -22,14 +24,14 @@ impl<T> Datagrams<T> {
         Self {
             bytes: SendQueue::new(),
             heads: VecDeque::new(),
+            elsewhere: 0,
             limit,
         }
     }
 
     /// Adds a datagram; `false` if there is no room for it.
     pub(crate) fn push(&mut self, pool: &mut Pool, head: T, bytes: &[u8]) -> bool {
-        let used = self.bytes.len() + self.heads.len() * HEAD_COST;
-        if used + bytes.len() + HEAD_COST > self.limit {
+        if !self.has_room_for(bytes.len()) {
             return false;
         }
         self.bytes.push(pool, bytes);
@@ -37,7 +39,37 @@ impl<T> Datagrams<T> {
         true
     }
 
-    /// What is known of the first datagram, and its length.
+    /// Adds a datagram of `len` bytes that the row does not hold itself; `false` if there is no room for it. The one
+    /// that [`Datagrams::pop_elsewhere`] takes.
+    pub(crate) fn push_elsewhere(&mut self, head: T, len: usize) -> bool {
+        if !self.has_room_for(len) {
+            return false;
+        }
+        self.elsewhere += len;
+        self.heads.push_back((head, 0));
+        true
+    }
+
+    /// The bytes of all datagrams.
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.bytes.len() + self.elsewhere
+    }
+
+    fn has_room_for(&self, len: usize) -> bool {
+        self.used() + len + HEAD_COST <= self.limit
+    }
+
+    /// What counts against the limit.
+    fn used(&self) -> usize {
+        self.bytes.len() + self.elsewhere + self.heads.len() * HEAD_COST
+    }
+
+    /// Whether no more than half of the room is taken.
+    pub(crate) fn is_half_empty(&self) -> bool {
+        self.used() <= self.limit / 2
+    }
+
+    /// What is known of the first datagram, and how many of its bytes the row holds.
     pub(crate) fn first(&self) -> Option<(&T, usize)> {
         self.heads.front().map(|(head, len)| (head, *len))
     }
@@ -46,6 +78,11 @@ impl<T> Datagrams<T> {
     pub(crate) fn copy_first(&self, out: &mut [u8]) {
         let len = self.first().map_or(0, |(_, len)| len).min(out.len());
         self.bytes.copy(0, &mut out[..len]);
+    }
+
+    /// Copies a part of the first datagram, which must have it.
+    pub(crate) fn copy_part(&self, offset: usize, out: &mut [u8]) {
+        self.bytes.copy(offset, out);
     }
 
     /// Drops the first datagram.
@@ -58,10 +95,17 @@ impl<T> Datagrams<T> {
         }
     }
 
+    /// Drops the first datagram, of `len` bytes elsewhere.
+    pub(crate) fn pop_elsewhere(&mut self, pool: &mut Pool, len: usize) {
+        self.elsewhere -= len;
+        self.pop(pool);
+    }
+
     /// Gives all memory back.
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
         self.bytes.clear(pool);
         self.heads = VecDeque::new();
+        self.elsewhere = 0;
     }
 }
 

@@ -10,6 +10,9 @@ pub(crate) struct Pool {
     free: Vec<Chunk>,
     keep: usize,
     lent: usize,
+    /// What buffers may hold.
+    budget: usize,
+    refused: u64,
 }
 
 impl Pool {
@@ -19,6 +22,8 @@ impl Pool {
             free: Vec::new(),
             keep: keep_bytes / CHUNK_LEN,
             lent: 0,
+            budget: usize::MAX,
+            refused: 0,
         }
     }
 
@@ -34,6 +39,41 @@ impl Pool {
         if self.free.len() < self.keep {
             self.free.push(chunk);
         }
+    }
+
+    /// Gives up what is free.
+    pub(crate) fn trim(&mut self) {
+        self.free = Vec::new();
+    }
+
+    /// Says how many bytes buffers may hold from now on.
+    pub(crate) const fn set_budget(&mut self, bytes: usize) {
+        self.budget = bytes;
+    }
+
+    /// Whether three quarters of the budget are lent: nobody should be promised more.
+    pub(crate) const fn is_tight(&self) -> bool {
+        self.lent_bytes() >= self.budget / 4 * 3
+    }
+
+    /// Whether the budget is lent: only what cannot go on without gets more.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.lent_bytes() >= self.budget
+    }
+
+    /// Counts data that was not taken for want of memory.
+    pub(crate) const fn refuse(&mut self) {
+        self.refused += 1;
+    }
+
+    /// How often data was not taken for want of memory.
+    pub(crate) const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// How many bytes are kept for the next buffer.
+    pub(crate) const fn free_bytes(&self) -> usize {
+        self.free.len() * CHUNK_LEN
     }
 
     /// How many bytes of memory are lent to buffers now.

@@ -24,6 +24,14 @@ impl SparseBytes {
         }
     }
 
+    /// Takes over the room of `spare`, which is empty, if it is larger and there is nothing in its own yet.
+    pub(crate) fn take_room(&mut self, spare: &mut Self) {
+        debug_assert!(spare.chunks.is_empty(), "bytes would be lost");
+        if self.chunks.is_empty() && spare.chunks.capacity() > self.chunks.capacity() {
+            std::mem::swap(&mut self.chunks, &mut spare.chunks);
+        }
+    }
+
     /// Writes `bytes` at `position`.
     pub(crate) fn write(&mut self, pool: &mut Pool, position: usize, mut bytes: &[u8]) {
         let mut at = self.front + position;
@@ -54,6 +62,14 @@ impl SparseBytes {
             }
             out = rest;
             at += len;
+        }
+    }
+
+    /// The bytes at the front, at most `len` and as many as lie together.
+    pub(crate) fn slice(&self, len: usize) -> &[u8] {
+        match self.chunks.front() {
+            Some(Some(chunk)) => &chunk[self.front..CHUNK_LEN.min(self.front + len)],
+            Some(None) | None => &[],
         }
     }
 

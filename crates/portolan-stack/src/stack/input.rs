@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 
 use portolan_core::demux::{self, Delivery, FourTuple, Reason, Reply as Answering};
-use portolan_core::table::{Accepted, Close, SocketId, Transport};
+use portolan_core::filter::Hook;
 use portolan_core::wire::{IpPacket, IpProtocol, SeqNum, TcpFlags, TcpSegment};
 
 use super::time_wait::Verdict;
+use super::waiting::WaitId;
 use super::{ConnectionId, Holder, ListenerId, Stack};
 use crate::packet::PacketChecksum;
-use crate::tcp::{CloseReason, Connection, Cx, Reply, Reset, Segment};
+use crate::tcp::{Cx, Reply, Reset, Segment};
 use crate::{Instant, Packet};
 
 /// The ECN field of a packet that a router marked (RFC 3168, section 5).
-const CONGESTION_EXPERIENCED: u8 = 3;
+pub(super) const CONGESTION_EXPERIENCED: u8 = 3;
 
 impl Stack {
     pub(super) fn take_packet(&mut self, now: Instant, packet: Packet<'_>) {
@@ -22,31 +23,35 @@ impl Stack {
             self.counters.malformed += 1;
             return;
         };
-        let ecn = match &ip {
-            IpPacket::V4(header) => {
-                if !header.has_valid_checksum() {
-                    self.counters.bad_checksums += 1;
-                    return;
-                }
-                header.ecn()
-            }
-            IpPacket::V6(header) => header.ecn(),
-        };
-        if ip.is_fragment() {
-            self.counters.fragments += 1;
+        if let IpPacket::V4(header) = &ip
+            && !header.has_valid_checksum()
+        {
+            self.counters.bad_checksums += 1;
             return;
         }
-        match (ip.protocol(), &ip) {
-            (IpProtocol::TCP, _) => self.take_tcp(now, packet, &ip, ecn == CONGESTION_EXPERIENCED),
-            (IpProtocol::UDP, _) => self.take_udp(now, packet, &ip),
-            (IpProtocol::ICMP, IpPacket::V4(_)) | (IpProtocol::ICMPV6, IpPacket::V6(_)) => {
-                self.take_icmp(packet, &ip);
-            }
-            _ => self.counters.other_protocols += 1,
+        if ip.is_fragment() {
+            self.take_fragment(now, packet.bytes, &ip);
+        } else {
+            self.take_whole(now, packet, &ip);
         }
     }
 
-    fn take_tcp(&mut self, now: Instant, packet: Packet<'_>, ip: &IpPacket<'_>, is_marked: bool) {
+    /// Takes a packet that is no fragment, or was put together.
+    pub(super) fn take_whole(&mut self, now: Instant, packet: Packet<'_>, ip: &IpPacket<'_>) {
+        match (ip.protocol(), ip) {
+            (IpProtocol::TCP, _) => self.take_tcp(now, packet, ip),
+            (IpProtocol::UDP, _) => self.take_udp(now, packet, ip),
+            (IpProtocol::ICMP, IpPacket::V4(_)) | (IpProtocol::ICMPV6, IpPacket::V6(_)) => {
+                self.take_icmp(now, packet, ip);
+            }
+            _ => {
+                self.counters.other_protocols += 1;
+                self.answer_unknown_protocol(now, packet.bytes, ip);
+            }
+        }
+    }
+
+    fn take_tcp(&mut self, now: Instant, packet: Packet<'_>, ip: &IpPacket<'_>) {
         let Ok(view) = TcpSegment::parse(ip.payload()) else {
             self.counters.malformed += 1;
             return;
@@ -66,12 +71,27 @@ impl Stack {
             return;
         };
         let piece_len = packet.offload.piece_len.map(|len| usize::from(len.get()));
-        let segment = Segment::new(&view, is_marked, piece_len);
+        let ecn = match ip {
+            IpPacket::V4(header) => header.ecn(),
+            IpPacket::V6(header) => header.ecn(),
+        };
+        let segment = Segment::new(&view, ecn == CONGESTION_EXPERIENCED, piece_len);
+        let segment = match ip {
+            IpPacket::V4(_) => segment,
+            IpPacket::V6(_) => segment.over_ipv6(),
+        };
         self.deliver(now, &tuple, &segment, None);
     }
 
-    /// Brings a segment to its socket. `iss` is what a connection that it opens must begin with.
-    fn deliver(&mut self, now: Instant, tuple: &FourTuple, segment: &Segment<'_>, iss: Option<SeqNum>) {
+    /// Brings a segment to its socket, and says which if it is a connection. `iss` is what a connection that it
+    /// opens must begin with.
+    pub(super) fn deliver(
+        &mut self,
+        now: Instant,
+        tuple: &FourTuple,
+        segment: &Segment<'_>,
+        iss: Option<SeqNum>,
+    ) -> Option<ConnectionId> {
         let kind = if segment.has(TcpFlags::RST) {
             demux::Segment::Reset
         } else if segment.has(TcpFlags::SYN) && !segment.has(TcpFlags::ACK) {
@@ -79,26 +99,47 @@ impl Stack {
         } else {
             demux::Segment::Other
         };
-        let delivery = self.table.deliver(&demux::Packet {
-            transport: Transport::Tcp,
-            source: tuple.remote(),
-            destination: tuple.local(),
-            device: None,
-            segment: kind,
-        });
+        let delivery = self.table.deliver_tcp(tuple, None, kind);
+        if let Delivery::Socket { to, .. } = &delivery
+            && let Holder::Connection(id) = *self.holder(to.place())
+        {
+            self.deliver_to_connection(now, id, segment);
+            return Some(id);
+        }
+        // To the table the four-tuple is free.
+        let waiting = self.waiting.find(&self.table, tuple);
+        if self.filtering.is_on()
+            && !self.admits_unconnected(now, tuple, segment, &delivery, waiting.is_some())
+        {
+            return None;
+        }
+        if let Some(waiting) = waiting {
+            self.in_time_wait(now, waiting, tuple, segment);
+            return None;
+        }
         match delivery {
             Delivery::Socket { to, .. } => match *self.holder(to.place()) {
-                Holder::Connection(id) => self.deliver_to_connection(now, id, segment),
                 Holder::Listener(id) => self.deliver_to_listener(now, id, tuple, segment, iss),
-                Holder::TimeWait(ref waiting) => {
-                    let verdict = waiting.arrive(segment);
-                    self.in_time_wait(now, to, tuple, segment, verdict);
-                }
+                Holder::Connection(_) => debug_assert!(false, "it has the segment"),
                 Holder::Udp(_) => debug_assert!(false, "a UDP socket gets no segments"),
                 Holder::Nobody => debug_assert!(false, "every socket of the table has a holder"),
             },
             Delivery::Sockets { .. } => debug_assert!(false, "TCP is for one socket"),
+            Delivery::Nobody { .. }
+                if kind == demux::Segment::Reset
+                    && !self.held.is_empty()
+                    && self.held.reset(tuple, segment.seq) =>
+            {
+                self.notice_syns();
+            }
             Delivery::Nobody { reply, because } => {
+                if let Some(index) = self.syn_queue.find(tuple) {
+                    self.deliver_to_half_open(now, index, segment);
+                    return None;
+                }
+                if self.take_cookie(now, tuple, segment) {
+                    return None;
+                }
                 if matches!(because, Reason::NotForThisHost | Reason::NotUnicast) {
                     self.counters.not_for_this_host += 1;
                 } else {
@@ -109,30 +150,34 @@ impl Stack {
                 }
             }
         }
+        None
     }
 
-    fn deliver_to_connection(&mut self, now: Instant, id: ConnectionId, segment: &Segment<'_>) {
-        let Some(entry) = self.connections.get(id) else {
+    pub(super) fn deliver_to_connection(&mut self, now: Instant, id: ConnectionId, segment: &Segment<'_>) {
+        let Some(entry) = self.connections.get_mut(id) else {
             return;
         };
-        let tuple = entry.tuple;
-        if entry.half_open && !segment.has(TcpFlags::SYN | TcpFlags::RST) {
-            match entry.listener.and_then(|listener| self.listeners.get(listener)) {
-                Some(listener) if !listener.takes_established() => {
-                    // As Linux does: the peer sends again, and then there may be room.
-                    self.counters.accepts_dropped += 1;
-                    return;
-                }
-                Some(_) => {}
-                None => {
-                    self.with_connection(now, id, |connection, cx| connection.end(cx, CloseReason::Reset));
-                    self.answer(&tuple, Reset::answering(segment));
-                    return;
-                }
-            }
+        entry.tally.came(segment.payload.len(), segment.piece_len);
+        let entry = if self.filtering.knows(entry.judged, Hook::Input) {
+            entry
+        } else if self.admits_connected(now, id, segment)
+            && let Some(entry) = self.connections.get_mut(id)
+        {
+            entry
+        } else {
+            return;
+        };
+        let pool = &mut self.pool;
+        let connection = entry.wake(&mut self.spares);
+        let reply = connection.with_config(&self.config.tcp, |connection, config| {
+            connection.arrive(&mut Cx { now, config, pool }, segment)
+        });
+        let answered = (!matches!(reply, Reply::None)).then_some(entry.tuple);
+        let rest = entry.follow_up(id, &mut self.ready, &mut self.wheel, &mut self.notices);
+        self.settle_rest(now, id, rest);
+        if let Some(tuple) = answered {
+            self.answer(&tuple, reply);
         }
-        let reply = self.with_connection(now, id, |connection, cx| connection.arrive(cx, segment));
-        self.answer(&tuple, reply.unwrap_or(Reply::None));
     }
 
     /// RFC 9293, section 3.10.7.2; Linux drops what is no clean SYN.
@@ -144,52 +189,35 @@ impl Stack {
         segment: &Segment<'_>,
         iss: Option<SeqNum>,
     ) {
-        let Some(listener) = self.listeners.get_mut(id) else {
-            return;
-        };
-        if segment.has(TcpFlags::FIN) || !listener.takes_syn() {
-            self.counters.syns_dropped += 1;
+        if let Some(index) = self.syn_queue.find(tuple) {
+            self.deliver_to_half_open(now, index, segment);
             return;
         }
-        let ends = Accepted {
-            local: tuple.local(),
-            remote: tuple.remote(),
-            device: None,
-        };
-        let Ok(socket) = self.table.accept(listener.socket, ends) else {
-            self.counters.syns_dropped += 1;
-            return;
-        };
-        listener.on_half_open();
-        let mut opening = self.opening(tuple, now);
-        opening.iss = iss.unwrap_or(opening.iss);
-        let cx = Cx {
-            now,
-            config: &self.config.tcp,
-            pool: &mut self.pool,
-        };
-        let connection = Connection::accept(&cx, opening, segment);
-        let id = self.insert(socket, *tuple, connection, Some(id));
-        self.settle(now, id);
+        let holds_syns = self.listeners.get(id).is_some_and(|listener| listener.holds_syns);
+        if holds_syns && !segment.has(TcpFlags::FIN) {
+            self.hold_syn(now, id, tuple, segment, iss);
+        } else {
+            self.take_syn(now, id, tuple, segment, iss);
+        }
     }
 
-    fn in_time_wait(
-        &mut self,
-        now: Instant,
-        socket: SocketId,
-        tuple: &FourTuple,
-        segment: &Segment<'_>,
-        verdict: Verdict,
-    ) {
+    fn in_time_wait(&mut self, now: Instant, id: WaitId, tuple: &FourTuple, segment: &Segment<'_>) {
+        let Some((waiting, _)) = self.waiting.get(&self.table, id) else {
+            return;
+        };
+        let verdict = waiting.arrive(segment);
+        if matches!(verdict, Verdict::Ignore | Verdict::Acknowledge(_))
+            && segment.has(TcpFlags::ACK)
+            && !segment.has(TcpFlags::RST)
+        {
+            self.restart_wait(now, id, tuple);
+        }
         match verdict {
             Verdict::Ignore => {}
             Verdict::Acknowledge(outgoing) => self.push_answer(tuple, outgoing),
-            Verdict::End => self.give_up(socket, Close::Gone),
+            Verdict::End => self.end_wait(id),
             Verdict::Reopen => {
-                let Holder::TimeWait(waiting) = self.holder(socket.place()) else {
-                    return;
-                };
-                if !self.is_listened_to(tuple) {
+                if self.listener_for(tuple).is_none() {
                     if let Verdict::Acknowledge(outgoing) = waiting.acknowledge() {
                         self.push_answer(tuple, outgoing);
                     }
@@ -197,30 +225,17 @@ impl Stack {
                 }
                 // RFC 6191, section 2: the new numbers lie beyond the old; Linux adds the largest unscaled window.
                 let iss = waiting.snd_nxt + (65_535 + 2);
-                self.give_up(socket, Close::Gone);
+                self.end_wait(id);
                 self.deliver(now, tuple, segment, Some(iss));
             }
         }
     }
 
-    /// Whether a SYN from elsewhere to this end would find a listener.
-    fn is_listened_to(&self, tuple: &FourTuple) -> bool {
-        // Port 0 of the remote: nobody can be connected to it under this tuple.
-        let stranger = SocketAddr::new(tuple.remote().ip(), 0);
-        let delivery = self.table.deliver(&demux::Packet {
-            transport: Transport::Tcp,
-            source: stranger,
-            destination: tuple.local(),
-            device: None,
-            segment: demux::Segment::Syn,
-        });
-        matches!(delivery, Delivery::Socket { to, .. } if matches!(self.holder(to.place()), Holder::Listener(_)))
-    }
-
-    fn answer(&mut self, tuple: &FourTuple, reply: Reply) {
+    pub(super) fn answer(&mut self, tuple: &FourTuple, reply: Reply) {
         match reply {
             Reply::None => {}
             Reply::Reset(reset) => self.push_answer(tuple, reset.outgoing()),
+            Reply::Acknowledgment(outgoing) => self.push_answer(tuple, outgoing),
         }
     }
 }

@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use portolan_core::table::SocketId;
 
 use super::ConnectionId;
+use crate::tcp::TcpConfig;
 
 /// A listener with its two queues.
 #[derive(Debug)]
@@ -14,6 +15,10 @@ pub(super) struct Listener {
     /// Connections that wait to be accepted.
     established: VecDeque<ConnectionId>,
     pub(super) is_noticed: bool,
+    /// Whether the program is asked before a SYN is answered.
+    pub(super) holds_syns: bool,
+    /// How connections behave that come to it, if not as the stack's.
+    pub(super) config: Option<Box<TcpConfig>>,
 }
 
 /// Linux clamps the backlog to `net.core.somaxconn`, by default this.
@@ -27,17 +32,33 @@ impl Listener {
             half_open: 0,
             established: VecDeque::new(),
             is_noticed: false,
+            holds_syns: false,
+            config: None,
         }
     }
 
-    /// Whether a SYN can be taken. As in Linux each queue holds one more than the backlog.
-    pub(super) fn takes_syn(&self) -> bool {
-        self.takes_established() && self.half_open <= self.backlog
+    /// Whether one more connection may be half-open. As in Linux each queue holds one more than the backlog.
+    pub(super) const fn has_room_for_syn(&self) -> bool {
+        self.half_open <= self.backlog
     }
 
     /// Whether a connection can become established.
     pub(super) fn takes_established(&self) -> bool {
         self.established.len() <= self.backlog
+    }
+
+    pub(super) const fn backlog(&self) -> usize {
+        self.backlog
+    }
+
+    /// How many connections wait to be accepted.
+    pub(super) fn established_count(&self) -> usize {
+        self.established.len()
+    }
+
+    /// Whether a connection waits to be accepted.
+    pub(super) fn has_established(&self) -> bool {
+        !self.established.is_empty()
     }
 
     /// A SYN was taken.

@@ -1,53 +1,96 @@
 //! Numbers that nobody outside can guess, and that come again with the same secret.
 
-use std::hash::Hasher;
+use std::net::SocketAddr;
 
+use portolan_core::SipKey;
 use portolan_core::demux::FourTuple;
 use portolan_core::wire::SeqNum;
-use siphasher::sip::SipHasher24;
 
 use crate::Instant;
 
 /// Keyed hashes of four-tuples.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Secrets {
-    key: [u8; 16],
+    key: SipKey,
 }
 
 /// What a hash is for: two uses of one four-tuple have nothing in common.
 #[derive(Clone, Copy)]
 enum Purpose {
-    SequenceNumber = 1,
-    Timestamp = 2,
+    /// The initial sequence number, and in the other half the offset of timestamps.
+    Opening = 1,
+    HalfOpen = 2,
+    Cookie = 3,
+    Fragment = 4,
+    Echo = 5,
+    Waiting = 6,
 }
+
+/// What a cookie is made of: the hash of the four-tuple, a period, an initial sequence number and an index.
+const COOKIE_LEN: usize = 21;
 
 impl Secrets {
     pub(super) const fn new(key: [u8; 16]) -> Self {
-        Self { key }
+        Self {
+            key: SipKey::new(key),
+        }
     }
 
     /// RFC 6528, section 3: a clock of 4 microseconds and a keyed hash of the four-tuple.
     pub(super) fn initial_sequence_number(&self, tuple: &FourTuple, now: Instant) -> SeqNum {
+        self.opening(tuple, now).0
+    }
+
+    /// The initial sequence number and the offset of timestamps.
+    pub(super) fn opening(&self, tuple: &FourTuple, now: Instant) -> (SeqNum, u32) {
+        let hash = self.hash(tuple, Purpose::Opening);
         let clock = (now.as_micros() / 4) as u32;
-        SeqNum::new(self.hash(tuple, Purpose::SequenceNumber).wrapping_add(clock))
+        (
+            SeqNum::new((hash as u32).wrapping_add(clock)),
+            (hash >> 32) as u32,
+        )
     }
 
     /// RFC 7323, section 5.4: an offset for each connection, which hides how long the host is up.
     pub(super) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
-        self.hash(tuple, Purpose::Timestamp)
+        (self.hash(tuple, Purpose::Opening) >> 32) as u32
     }
 
-    fn hash(&self, tuple: &FourTuple, purpose: Purpose) -> u32 {
-        let mut hasher = SipHasher24::new_with_key(&self.key);
-        for end in [tuple.local(), tuple.remote()] {
-            match end.ip() {
-                std::net::IpAddr::V4(address) => hasher.write(&address.octets()),
-                std::net::IpAddr::V6(address) => hasher.write(&address.octets()),
-            }
-            hasher.write(&end.port().to_be_bytes());
-        }
-        hasher.write(&[purpose as u8]);
-        hasher.finish() as u32
+    /// By which a half-open connection is found.
+    pub(super) fn half_open_hash(&self, tuple: &FourTuple) -> u64 {
+        tuple.table_hash(&self.key, Purpose::HalfOpen as u8)
+    }
+
+    /// By which a connection in TIME-WAIT is found.
+    pub(super) fn waiting_hash(&self, tuple: &FourTuple) -> u64 {
+        tuple.table_hash(&self.key, Purpose::Waiting as u8)
+    }
+
+    /// What makes a SYN cookie one of ours (RFC 4987, section 3.6).
+    pub(super) fn cookie_hash(&self, tuple: &FourTuple, irs: SeqNum, index: u8, period: u64) -> u32 {
+        let mut message = [0; COOKIE_LEN];
+        message[..8].copy_from_slice(&self.hash(tuple, Purpose::Cookie).to_be_bytes());
+        message[8..16].copy_from_slice(&period.to_be_bytes());
+        message[16..20].copy_from_slice(&irs.get().to_be_bytes());
+        message[20] = index;
+        self.key.hash24(&message) as u32
+    }
+
+    /// Where the identifications of fragments begin for a pair of hosts.
+    pub(super) fn fragment_offset(&self, tuple: &FourTuple) -> u32 {
+        let host = |end: SocketAddr| SocketAddr::new(end.ip(), 0);
+        FourTuple::new(host(tuple.local()), host(tuple.remote()))
+            .map_or(0, |hosts| self.hash(&hosts, Purpose::Fragment) as u32)
+    }
+
+    /// Where the search for a free echo identifier begins.
+    pub(super) fn echo_identifier(&self, count: u32) -> u16 {
+        let [a, b, c, d] = count.to_be_bytes();
+        self.key.hash24(&[a, b, c, d, Purpose::Echo as u8]) as u16
+    }
+
+    fn hash(&self, tuple: &FourTuple, purpose: Purpose) -> u64 {
+        tuple.hash(&self.key, purpose as u8)
     }
 }
 

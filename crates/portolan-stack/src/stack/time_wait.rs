@@ -1,4 +1,4 @@
-use portolan_core::wire::{SeqNum, TcpFlags, TcpOption, TcpOptionBlock};
+use portolan_core::wire::{SeqNum, TcpFlags, TcpOptionBlock};
 
 use crate::Instant;
 use crate::tcp::{Connection, Outgoing, Segment};
@@ -8,9 +8,9 @@ use crate::tcp::{Connection, Outgoing, Segment};
 pub(super) struct TimeWait {
     pub(super) rcv_nxt: SeqNum,
     pub(super) snd_nxt: SeqNum,
-    window: u16,
+    pub(super) window: u16,
     /// TS.Recent and our last TSval, if timestamps were agreed on.
-    timestamps: Option<(u32, u32)>,
+    pub(super) timestamps: Option<(u32, u32)>,
 }
 
 /// What a segment does to a connection in TIME-WAIT.
@@ -65,18 +65,11 @@ impl TimeWait {
 
     /// The acknowledgment of everything.
     pub(super) fn acknowledge(&self) -> Verdict {
-        let mut options = TcpOptionBlock::new();
-        if let Some((echo_reply, value)) = self.timestamps {
-            let aligned = [
-                TcpOption::NoOperation,
-                TcpOption::NoOperation,
-                TcpOption::Timestamps { value, echo_reply },
-            ];
-            for option in aligned {
-                let pushed = options.push(option);
-                debug_assert!(pushed.is_ok(), "twelve bytes fit");
-            }
-        }
+        let options = self
+            .timestamps
+            .map_or_else(TcpOptionBlock::new, |(echo_reply, value)| {
+                TcpOptionBlock::aligned_timestamps(value, echo_reply)
+            });
         Verdict::Acknowledge(Outgoing {
             options,
             ..Outgoing::new(self.snd_nxt, self.rcv_nxt, TcpFlags::ACK, self.window)

@@ -5,6 +5,7 @@ use portolan_core::wire::{SeqNum, TcpFlags};
 use super::State;
 use super::connection::{CloseReason, Connection, Cx, Happened, Traits, Wanted};
 use super::outgoing::Outgoing;
+use super::recovery::Phase;
 use super::segment::Segment;
 use super::timers::Timer;
 use crate::Duration;
@@ -13,12 +14,14 @@ use crate::Duration;
 const TIMESTAMP_LIFE: Duration = Duration::from_secs(24 * 24 * 3600);
 
 /// What is to be sent at once, outside of the connection's own sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Reply {
     /// Nothing.
     None,
     /// A RST that the peer's segment calls for.
     Reset(Reset),
+    /// An acknowledgment of what came before this segment, which the next could not tell any more.
+    Acknowledgment(Outgoing),
 }
 
 /// The numbers of a RST (RFC 9293, section 3.5.2).
@@ -59,6 +62,13 @@ impl Reset {
 impl Connection {
     /// Takes a segment of this connection.
     pub(crate) fn arrive(&mut self, cx: &mut Cx<'_>, segment: &Segment<'_>) -> Reply {
+        if self.stats.is_some() {
+            self.count_arrival(cx, segment);
+        }
+        if self.is_expected_data(segment) && !cx.pool.is_full() {
+            self.take_expected_data(cx, segment);
+            return Reply::None;
+        }
         match self.state {
             State::Closed => Reset::answering(segment),
             State::SynSent => self.arrive_in_syn_sent(cx, segment),
@@ -72,6 +82,58 @@ impl Connection {
             | State::Closing
             | State::LastAck => self.arrive_synchronized(cx, segment),
         }
+    }
+
+    /// Header prediction: whether this is the next data of a connection on which nothing else goes on. All that
+    /// [`Connection::arrive_synchronized`] would check is checked here, or means nothing.
+    fn is_expected_data(&self, segment: &Segment<'_>) -> bool {
+        let flags =
+            TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST | TcpFlags::ECE | TcpFlags::CWR | TcpFlags::URG;
+        let timestamp_is_fine = match segment.options.timestamps {
+            Some((value, _)) => value.wrapping_sub(self.ts_recent) as i32 >= 0,
+            None => true,
+        };
+        let data_end = segment.seq + segment.payload.len() as u32;
+        self.state == State::Established
+            && segment.has(TcpFlags::ACK)
+            && !segment.has(flags)
+            && !segment.payload.is_empty()
+            && segment.seq == self.reassembly.next()
+            && !self.reassembly.has_holes()
+            && data_end.at_or_before(self.rcv_edge)
+            && segment.ack == self.snd_una
+            && self.offered_by(segment) == self.snd_wnd
+            && segment.options.sack.is_empty()
+            && timestamp_is_fine
+            && !segment.congestion_experienced
+            && !self.is_released()
+            && self.phase == Phase::Open
+            && self.tail_probe.is_none()
+            && self.fin_at.is_none()
+    }
+
+    fn take_expected_data(&mut self, cx: &mut Cx<'_>, segment: &Segment<'_>) {
+        self.last_heard = cx.now;
+        self.keepalive_probes = 0;
+        self.note_timestamp(cx, segment);
+        self.snd_wl1 = segment.seq;
+        self.snd_wl2 = segment.ack;
+        if self.board.is_empty() {
+            self.attempts = 0;
+        }
+        self.take_in_order(cx, segment);
+    }
+
+    fn count_arrival(&mut self, cx: &Cx<'_>, segment: &Segment<'_>) {
+        let pieces = segment.payload.len().div_ceil(segment.piece_len).max(1) as u64;
+        self.count(|counts| {
+            counts.segments_in += pieces;
+            if !segment.payload.is_empty() {
+                counts.data_segments_in += pieces;
+                counts.last_received = cx.now;
+                counts.marked += u64::from(segment.congestion_experienced);
+            }
+        });
     }
 
     /// Section 3.10.7.3.
@@ -120,25 +182,31 @@ impl Connection {
     /// Section 3.10.7.4, with RFC 5961 and RFC 7323 in their places.
     fn arrive_synchronized(&mut self, cx: &mut Cx<'_>, segment: &Segment<'_>) -> Reply {
         let in_syn_received = self.state == State::SynReceived;
-        let mut segment = *segment;
-        if in_syn_received && segment.has(TcpFlags::SYN) && segment.seq == self.irs {
+        let mut behind_syn;
+        let segment = if in_syn_received && segment.has(TcpFlags::SYN) && segment.seq == self.irs {
             if !segment.has(TcpFlags::ACK) {
                 // The peer did not get our answer.
                 self.wanted |= Wanted::SYN;
                 return Reply::None;
             }
             // The other half of a simultaneous open: its SYN is known already.
-            segment.flags -= TcpFlags::SYN;
-            segment.seq += 1;
-        }
-        if !self.passes_paws(cx, &segment) {
+            behind_syn = *segment;
+            behind_syn.flags -= TcpFlags::SYN;
+            behind_syn.seq += 1;
+            &behind_syn
+        } else {
+            segment
+        };
+        if !self.passes_paws(cx, segment) {
             return Reply::None;
         }
-        if !self.is_acceptable(&segment) {
-            if !segment.has(TcpFlags::RST) {
-                self.answer_unacceptable(cx, &segment);
+        if !self.is_acceptable(segment) {
+            if segment.has(TcpFlags::RST) || self.keep_probe(segment) {
+                return Reply::None;
             }
-            return Reply::None;
+            let reply = self.acknowledge_before(cx, segment);
+            self.answer_unacceptable(cx, segment);
+            return reply;
         }
         let rcv_nxt = self.reassembly.next();
         if segment.has(TcpFlags::RST) {
@@ -166,9 +234,9 @@ impl Connection {
         if in_syn_received {
             let acceptable = segment.ack.after(self.snd_una) && segment.ack.at_or_before(self.snd_nxt);
             if !acceptable {
-                return Reset::answering(&segment);
+                return Reset::answering(segment);
             }
-            self.establish(cx, &segment);
+            self.establish(cx, segment);
         } else {
             // RFC 5961, section 5.2: what acknowledges too old or too new data is suspicious.
             let oldest = self.snd_una - self.max_snd_wnd;
@@ -179,20 +247,19 @@ impl Connection {
         }
         self.last_heard = cx.now;
         self.keepalive_probes = 0;
-        self.note_timestamp(cx, &segment);
-        self.acknowledge(cx, &segment);
+        self.note_timestamp(cx, segment);
+        self.acknowledge(cx, segment);
         self.after_acknowledgment(cx);
         if self.state == State::Closed || self.state == State::TimeWait {
             return Reply::None;
         }
-        // The urgent pointer is ignored: urgent data stays in line (RFC 6093, section 6).
-        self.receive(cx, &segment)
+        self.note_urgent(segment);
+        self.receive(cx, segment)
     }
 
     /// The handshake is done: `segment` acknowledges our SYN.
     fn establish(&mut self, cx: &Cx<'_>, segment: &Segment<'_>) {
         let retried = self.attempts > 0;
-        let was_syn_sent = self.state == State::SynSent;
         self.wanted -= Wanted::SYN;
         // The SYN alone: data may be acknowledged by the same segment, later.
         let syn_end = self.iss + 1;
@@ -213,8 +280,7 @@ impl Connection {
             self.window.cwnd = u32::from(self.snd_mss);
         }
         self.timers.cancel(Timer::Retransmit);
-        let shift = if was_syn_sent { 0 } else { self.snd_shift };
-        self.snd_wnd = u32::from(segment.window) << shift;
+        self.snd_wnd = self.offered_by(segment);
         self.max_snd_wnd = self.max_snd_wnd.max(self.snd_wnd);
         self.snd_wl1 = segment.seq;
         self.snd_wl2 = segment.ack;
@@ -224,6 +290,10 @@ impl Connection {
             State::Established
         };
         self.happened |= Happened::CONNECTED;
+        self.count(|counts| {
+            counts.delivered += 1;
+            counts.last_received = cx.now;
+        });
         if let Some(keepalive) = cx.config.keepalive {
             self.timers.arm(Timer::Keepalive, cx.now + keepalive.idle);
         }
@@ -237,6 +307,7 @@ impl Connection {
         match self.state {
             State::FinWait1 => {
                 self.state = State::FinWait2;
+                self.happened |= Happened::FINISHED;
                 if self.is_released() {
                     self.timers.arm(Timer::Linger, cx.now + cx.config.fin_wait);
                 }
@@ -259,8 +330,9 @@ impl Connection {
             return true;
         }
         let Some((value, _)) = segment.options.timestamps else {
-            // Section 3.2: without the option that was agreed on the segment is dropped.
-            return false;
+            // Section 3.2 would have a segment dropped that lacks the option. As in Linux it is taken: middleboxes strip
+            // options.
+            return true;
         };
         let is_older = (value.wrapping_sub(self.ts_recent) as i32) < 0;
         if is_older && cx.now.since(self.ts_recent_at) < TIMESTAMP_LIFE {

@@ -1,4 +1,5 @@
 use bitflags::bitflags;
+use bytes::Bytes;
 use portolan_core::wire::SeqNum;
 use thiserror::Error;
 
@@ -6,19 +7,24 @@ use super::State;
 use super::config::TcpConfig;
 use super::congestion::{Congestion, Window};
 use super::rack::Rack;
-use super::receive::AckSchedule;
+use super::receive::{AckSchedule, TIGHT_BUFFER};
 use super::recovery::Phase;
 use super::rtt::RttEstimator;
 use super::scoreboard::Scoreboard;
 use super::segment::Segment;
+use super::stats::Stats;
 use super::timers::{Timer, Timers};
+use super::tuning::Tuning;
+use super::undo::Undo;
+use super::unsent::Unsent;
+use super::urgent::Urgent;
 use crate::buffer::{Pool, Reassembly, SendQueue};
-use crate::{Duration, Instant};
+use crate::{Instant, PathError};
 
 /// RFC 9293, section 3.7.1: what an IPv4 host takes whose SYN does not say.
 const DEFAULT_MSS: u16 = 536;
 /// What timestamps take of each segment, with their padding.
-const TIMESTAMPS_LEN: u16 = 12;
+pub(super) const TIMESTAMPS_LEN: u16 = 12;
 /// A peer that names less would make us send mostly headers: Linux's least (TCP_MIN_SND_MSS).
 const MIN_MSS: u16 = 48;
 
@@ -36,6 +42,8 @@ pub(crate) struct Opening {
     pub(crate) iss: SeqNum,
     /// The largest segment that the link takes, without options.
     pub(crate) mss: u16,
+    /// The largest segment that the path is known to take, without options; at most that of the link.
+    pub(crate) path_mss: u16,
     /// What is added to the clock in timestamps, so that they do not tell how long the host is up.
     pub(crate) timestamp_offset: u32,
 }
@@ -43,7 +51,7 @@ pub(crate) struct Opening {
 bitflags! {
     /// What both sides agreed on, and what the program asked for.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) struct Traits: u16 {
+    pub(super) struct Traits: u32 {
         const SACK = 1;
         const TIMESTAMPS = 1 << 1;
         const WINDOW_SCALING = 1 << 2;
@@ -66,6 +74,14 @@ bitflags! {
         const FIN_RECEIVED = 1 << 13;
         /// The congestion window, not the program or the peer, held the sender back in this window of data.
         const CWND_LIMITED = 1 << 12;
+        /// The program said with its last write that more comes: what fills no segment waits for that.
+        const MORE_COMES = 1 << 14;
+        /// What waits to fill a segment goes now, once.
+        const PUSH_ONCE = 1 << 15;
+        /// The program answers the peer's keepalive probes.
+        const HOLDS_PROBES = 1 << 16;
+        /// One waits for an answer that the program has not seen.
+        const IS_ASKED = 1 << 17;
     }
 }
 
@@ -97,6 +113,10 @@ bitflags! {
         const WRITABLE = 1 << 2;
         /// The connection is gone.
         const CLOSED = 1 << 3;
+        /// The peer has acknowledged all that was written, and our FIN.
+        const FINISHED = 1 << 4;
+        /// The peer asks whether somebody is there, and the program answers.
+        const PROBED = 1 << 5;
     }
 }
 
@@ -107,7 +127,7 @@ pub enum CloseReason {
     /// Both sides were done.
     #[error("both sides have closed")]
     Finished,
-    /// The peer answered the SYN with a RST.
+    /// The peer answered the SYN with a RST, or with ICMP port unreachable.
     #[error("connection refused: nobody listens on that port")]
     Refused,
     /// The peer sent a RST.
@@ -116,6 +136,9 @@ pub enum CloseReason {
     /// The peer did not answer.
     #[error("connection timed out: the peer does not answer")]
     TimedOut,
+    /// The network said so, when connecting, or of a peer that then did not answer.
+    #[error(transparent)]
+    Unreachable(PathError),
     /// The program gave it up.
     #[error("connection aborted on this side")]
     Aborted,
@@ -154,41 +177,13 @@ pub enum WriteError {
     NoConnection,
 }
 
-/// Figures of one connection, as Linux's `TCP_INFO` has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConnectionInfo {
-    /// The state.
-    pub state: State,
-    /// SRTT, once measured.
-    pub rtt: Option<Duration>,
-    /// RTTVAR.
-    pub rtt_variation: Duration,
-    /// The retransmission timeout, with its doublings.
-    pub rto: Duration,
-    /// The congestion window, in bytes.
-    pub congestion_window: u32,
-    /// Below it the congestion window doubles each round trip, in bytes.
-    pub slow_start_threshold: u32,
-    /// Bytes that are in the network.
-    pub in_flight: u32,
-    /// The largest data of a segment that is sent.
-    pub send_mss: u16,
-    /// What the peer lets us send, in bytes.
-    pub send_window: u32,
-    /// Bytes written and not acknowledged.
-    pub send_queue: usize,
-    /// Bytes received and not read.
-    pub receive_queue: usize,
-    /// Bytes of data that were sent again.
-    pub bytes_retransmitted: u64,
-}
-
 /// The transmission control block.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) state: State,
     pub(super) reason: Option<CloseReason>,
+    /// The program wants to read no more (`SHUT_RD`).
+    pub(super) reads_shut: bool,
     pub(super) traits: Traits,
     pub(super) wanted: Wanted,
     pub(super) happened: Happened,
@@ -206,13 +201,24 @@ pub(crate) struct Connection {
     pub(super) snd_mss: u16,
     /// What the link takes, which our SYN says.
     pub(super) link_mss: u16,
+    /// What the peer takes, and the link.
+    pub(super) peer_mss: u16,
+    /// What the path takes.
+    pub(super) path_mss: u16,
+    /// What the network said of it since it last answered.
+    pub(super) soft_error: Option<PathError>,
     pub(super) queue: SendQueue,
+    pub(super) unsent: Unsent,
+    /// The end of the last segment that was not full (Minshall's variant of Nagle's algorithm).
+    pub(super) snd_sml: SeqNum,
     pub(super) board: Scoreboard,
     pub(super) rtt: RttEstimator,
     pub(super) rack: Rack,
     pub(super) phase: Phase,
     pub(super) window: Window,
     pub(super) congestion: Congestion,
+    /// What there was before the window was last reduced.
+    pub(super) undo: Option<Box<Undo>>,
     /// Duplicate acknowledgments, of a peer without SACK.
     pub(super) duplicates: u16,
     /// The end of the tail loss probe, and whether it was a retransmission (RFC 8985, section 7.3).
@@ -242,12 +248,19 @@ pub(crate) struct Connection {
     /// Where the peer's FIN stands, once it came.
     pub(super) fin_at: Option<SeqNum>,
     pub(super) irs: SeqNum,
+    /// Where urgent data stands, if there is any.
+    pub(super) urgent: Option<Box<Urgent>>,
     pub(super) acks: AckSchedule,
+    pub(super) tuning: Tuning,
     pub(super) timestamp_offset: u32,
     /// TS.Recent, and when it was taken.
     pub(super) ts_recent: u32,
     pub(super) ts_recent_at: Instant,
     pub(super) timers: Timers,
+    /// How this connection behaves, if it was told other than its stack.
+    pub(super) own_config: Option<Box<TcpConfig>>,
+    /// What is counted, if anything is.
+    pub(super) stats: Option<Box<Stats>>,
 }
 
 impl Connection {
@@ -275,7 +288,9 @@ impl Connection {
         connection
             .traits
             .set(Traits::WINDOW_SCALING, cx.config.window_scaling);
-        connection.traits.set(Traits::ECN, asks_ecn);
+        connection
+            .traits
+            .set(Traits::ECN, asks_ecn && cx.config.accept_ecn);
         connection.learn_from_syn(cx, syn);
         connection
     }
@@ -284,6 +299,7 @@ impl Connection {
         let Opening {
             iss,
             mss,
+            path_mss,
             timestamp_offset,
         } = opening;
         let mut traits = Traits::empty();
@@ -291,6 +307,7 @@ impl Connection {
         Self {
             state,
             reason: None,
+            reads_shut: false,
             traits,
             wanted: Wanted::SYN,
             happened: Happened::empty(),
@@ -304,13 +321,19 @@ impl Connection {
             snd_shift: 0,
             snd_mss: mss.min(DEFAULT_MSS),
             link_mss: mss,
+            peer_mss: mss.min(DEFAULT_MSS),
+            path_mss,
+            soft_error: None,
             queue: SendQueue::default(),
+            unsent: Unsent::new(iss + 1),
+            snd_sml: iss,
             board: Scoreboard::default(),
             rtt: RttEstimator::new(),
             rack: Rack::new(),
             phase: Phase::Open,
             window: Window::initial(u32::from(mss)),
             congestion: Congestion::new(cx.config.congestion_control),
+            undo: None,
             duplicates: 0,
             tail_probe: None,
             attempts: 0,
@@ -327,11 +350,61 @@ impl Connection {
             rcv_shift: cx.config.window_shift(),
             fin_at: None,
             irs: SeqNum::new(0),
+            urgent: None,
             acks: AckSchedule::new(),
+            tuning: Tuning::new(0, SeqNum::new(0)),
             timestamp_offset,
             ts_recent: 0,
             ts_recent_at: cx.now,
             timers: Timers::new(),
+            own_config: None,
+            stats: cx.config.statistics.then(Box::default),
+        }
+    }
+
+    /// Calls `act` with the configuration that holds for this connection: its own, or that of its stack.
+    pub(crate) fn with_config<R>(
+        &mut self,
+        stack: &TcpConfig,
+        act: impl FnOnce(&mut Self, &TcpConfig) -> R,
+    ) -> R {
+        let Some(own) = self.own_config.take() else {
+            return act(self, stack);
+        };
+        let result = act(self, &own);
+        // Unless it was given another just now.
+        self.own_config.get_or_insert(own);
+        result
+    }
+
+    /// Behaves by `config` from now on, and no more as its stack does.
+    pub(crate) fn configure(&mut self, config: &TcpConfig) {
+        // Linux sends what waits when TCP_NODELAY is set, be it set already, and when TCP_CORK is taken away.
+        let was_corked = self.own_config.as_ref().is_some_and(|own| own.cork);
+        let uncorked = was_corked && !config.cork;
+        let no_delay = config.no_delay && !self.traits.contains(Traits::NO_DELAY);
+        if uncorked || no_delay {
+            self.push_what_waits();
+        }
+        self.own_config = Some(Box::new(*config));
+        if config.statistics {
+            self.stats.get_or_insert_default();
+        }
+        self.traits.set(Traits::NO_DELAY, config.no_delay);
+        // A peer that was silent before is asked as well; while the handshake goes on it is not idle.
+        if let Some(keepalive) = config.keepalive
+            && !matches!(self.state, State::SynSent | State::SynReceived | State::Closed)
+        {
+            self.timers
+                .arm(Timer::Keepalive, self.last_heard + keepalive.idle);
+        }
+    }
+
+    /// What holds for this connection: its own configuration, or that of its stack.
+    pub(crate) fn config(&self, stack: &TcpConfig) -> TcpConfig {
+        TcpConfig {
+            no_delay: self.traits.contains(Traits::NO_DELAY),
+            ..*self.own_config.as_deref().unwrap_or(stack)
         }
     }
 
@@ -339,8 +412,9 @@ impl Connection {
     pub(super) fn learn_from_syn(&mut self, cx: &Cx<'_>, syn: &Segment<'_>) {
         self.irs = syn.seq;
         self.reassembly = Reassembly::new(syn.seq + 1);
+        self.tuning = Tuning::new(0, syn.seq + 1);
         // The window of a SYN is never scaled (RFC 7323, section 2.2), and neither is what we offer in one.
-        self.rcv_edge = self.reassembly.next() + cx.config.receive_limit().min(65_535);
+        self.rcv_edge = self.reassembly.next() + cx.config.first_receive_limit().min(65_535);
         self.snd_wnd = u32::from(syn.window);
         self.max_snd_wnd = self.snd_wnd;
         self.snd_wl1 = syn.seq;
@@ -358,7 +432,9 @@ impl Connection {
                 self.rcv_shift = 0;
             }
         }
-        let mut mss = options.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(self.link_mss);
+        let own = cx.config.max_segment.unwrap_or(u16::MAX).min(self.link_mss);
+        self.peer_mss = options.mss.unwrap_or(DEFAULT_MSS).max(MIN_MSS).min(own);
+        let mut mss = self.peer_mss.min(self.path_mss);
         match options.timestamps {
             Some((value, _)) if self.traits.contains(Traits::TIMESTAMPS) => {
                 self.ts_recent = value;
@@ -373,36 +449,89 @@ impl Connection {
 
     /// Takes bytes to send, as many as there is room for.
     pub(crate) fn write(&mut self, cx: &mut Cx<'_>, bytes: &[u8]) -> Result<usize, WriteError> {
+        let len = self.room_to_write(cx, bytes.len())?;
+        self.note_written(len, false);
+        self.queue.push(cx.pool, &bytes[..len]);
+        Ok(len)
+    }
+
+    /// Takes bytes to send off the front of `chunk`, by reference.
+    pub(crate) fn write_chunk(&mut self, cx: &Cx<'_>, chunk: &mut Bytes) -> Result<usize, WriteError> {
+        let len = self.room_to_write(cx, chunk.len())?;
+        self.note_written(len, false);
+        self.queue.push_shared(chunk.split_to(len));
+        Ok(len)
+    }
+
+    /// How many of `wanted` bytes can be written.
+    pub(crate) fn room_to_write(&mut self, cx: &Cx<'_>, wanted: usize) -> Result<usize, WriteError> {
         if let Some(reason) = self.reason {
             return Err(reason.into());
         }
         if !self.state.may_send() || self.traits.contains(Traits::FIN_QUEUED) {
             return Err(WriteError::Finished);
         }
-        let room = cx.config.send_limit().saturating_sub(self.queue.len());
-        let len = room.min(bytes.len());
-        if len < bytes.len() {
+        let limit = self.send_buffer(cx.config);
+        let limit = match self.queue.len() {
+            _ if !cx.pool.is_tight() => limit,
+            // With nothing on its way no acknowledgment would say that there is room again.
+            0 => limit.min(TIGHT_BUFFER as usize),
+            _ if cx.pool.is_full() => 0,
+            _ => limit.min(TIGHT_BUFFER as usize),
+        };
+        let len = limit.saturating_sub(self.queue.len()).min(wanted);
+        if len < wanted {
             self.traits |= Traits::WRITER_WAITS;
         }
-        if len == 0 && !bytes.is_empty() {
+        if len == 0 && wanted > 0 {
             return Err(WriteError::WouldBlock);
         }
-        self.queue.push(cx.pool, &bytes[..len]);
         Ok(len)
     }
 
     /// Gives bytes that came in order; none at all after the peer's FIN.
     pub(crate) fn read(&mut self, cx: &mut Cx<'_>, out: &mut [u8]) -> Result<usize, ReadError> {
-        let len = self.reassembly.read(cx.pool, out);
-        if len > 0 {
-            self.after_read(cx);
-            return Ok(len);
+        if out.is_empty() || self.reassembly.ready() == 0 {
+            self.nothing_to_read(out.is_empty())?;
+            return Ok(0);
         }
+        let len = self.reassembly.read(cx.pool, out);
+        self.after_read(cx);
+        Ok(len)
+    }
+
+    /// Gives at most `max` bytes that came in order, as many as lie together, by reference if the packet came so.
+    pub(crate) fn read_chunk(&mut self, cx: &mut Cx<'_>, max: usize) -> Result<Bytes, ReadError> {
+        if max == 0 || self.reassembly.ready() == 0 {
+            self.nothing_to_read(max == 0)?;
+            return Ok(Bytes::new());
+        }
+        let chunk = self.reassembly.take(cx.pool, max);
+        self.after_read(cx);
+        Ok(chunk)
+    }
+
+    /// The bytes that came in order, as many as lie together; none at all after the peer's FIN.
+    pub(crate) fn peek(&self) -> Result<&[u8], ReadError> {
+        if self.reassembly.ready() == 0 {
+            self.nothing_to_read(false)?;
+        }
+        Ok(self.reassembly.peek())
+    }
+
+    /// Drops bytes that were seen.
+    pub(crate) fn consume(&mut self, cx: &mut Cx<'_>, len: usize) {
+        self.reassembly.consume(cx.pool, len);
+        self.after_read(cx);
+    }
+
+    /// Whether it is fine that nothing is read: the peer has finished, or no byte was asked for.
+    fn nothing_to_read(&self, wants_nothing: bool) -> Result<(), ReadError> {
         match self.reason {
-            _ if self.at_end() => Ok(0),
-            Some(reason) => Err(reason.into()),
-            None if out.is_empty() => Ok(0),
-            None => Err(ReadError::WouldBlock),
+            _ if self.at_end() => Ok(()),
+            Some(reason) if self.reassembly.ready() == 0 => Err(reason.into()),
+            _ if wants_nothing || self.reads_shut => Ok(()),
+            _ => Err(ReadError::WouldBlock),
         }
     }
 
@@ -412,6 +541,12 @@ impl Connection {
             self.traits |= Traits::FIN_QUEUED;
             self.advance_to_fin_wait();
         }
+    }
+
+    /// Says that nothing more will be read, but for what came and what comes until our FIN goes.
+    pub(crate) fn shut_reads(&mut self) {
+        self.reads_shut = true;
+        self.happened |= Happened::READABLE;
     }
 
     /// The program lets go. What it wrote is still sent; what it did not read makes it a RST (RFC 9293, section
@@ -457,7 +592,9 @@ impl Connection {
         self.timers.cancel_all();
         self.queue.clear(cx.pool);
         self.board = Scoreboard::default();
-        if reason != CloseReason::Finished {
+        self.unsent.clear();
+        // As in Linux what came before a RST is read before that is told. Who ends it himself wants no more.
+        if reason == CloseReason::Aborted {
             self.reassembly.clear(cx.pool);
         }
         self.happened |= Happened::CLOSED;
@@ -465,6 +602,8 @@ impl Connection {
 
     /// Gives all buffers back, before the connection is dropped.
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
+        self.board.clear();
+        self.unsent.clear();
         self.queue.clear(pool);
         self.reassembly.clear(pool);
     }
@@ -519,27 +658,23 @@ impl Connection {
         self.timers.next()
     }
 
-    /// Sends small segments at once, or lets Nagle's algorithm hold them back.
-    pub(crate) fn set_no_delay(&mut self, no_delay: bool) {
-        self.traits.set(Traits::NO_DELAY, no_delay);
+    /// The first deadline, if it comes before the stack would look at the connection; from here on it does so then.
+    #[inline]
+    pub(crate) fn take_sooner(&mut self) -> Option<Instant> {
+        self.timers.take_sooner()
     }
 
-    /// Figures for people.
-    pub(crate) fn info(&self) -> ConnectionInfo {
-        ConnectionInfo {
-            state: self.state,
-            rtt: self.rtt.smoothed(),
-            rtt_variation: self.rtt.variation(),
-            rto: self.rtt.rto(),
-            congestion_window: self.window.cwnd,
-            slow_start_threshold: self.window.ssthresh,
-            in_flight: self.in_flight(),
-            send_mss: self.snd_mss,
-            send_window: self.snd_wnd,
-            send_queue: self.queue.len(),
-            receive_queue: self.reassembly.ready(),
-            bytes_retransmitted: self.bytes_retransmitted,
+    /// The stack looks at the connection now, and not again before it is told a time.
+    pub(crate) const fn look(&mut self) {
+        self.timers.look();
+    }
+
+    /// Sends small segments at once, or lets Nagle's algorithm hold them back.
+    pub(crate) fn set_no_delay(&mut self, no_delay: bool) {
+        if no_delay {
+            self.push_what_waits();
         }
+        self.traits.set(Traits::NO_DELAY, no_delay);
     }
 
     /// The number of the first byte in the send queue.

@@ -2,7 +2,7 @@
 
 use super::State;
 use super::connection::{CloseReason, Connection, Cx, Traits, Wanted};
-use super::recovery::Phase;
+use super::recovery::{Forward, Phase};
 use super::scoreboard::Fate;
 use super::timers::Timer;
 use crate::Duration;
@@ -28,18 +28,20 @@ impl Connection {
     /// RFC 6298, section 5.4 to 5.7, and RFC 8985, section 6.3.
     fn retransmission_timeout(&mut self, cx: &mut Cx<'_>) {
         let handshake = matches!(self.state, State::SynSent | State::SynReceived);
-        let most = if handshake {
-            cx.config.syn_retries
-        } else {
-            cx.config.retries
+        let most = match self.state {
+            State::SynSent => cx.config.syn_retries,
+            State::SynReceived => cx.config.syn_ack_retries,
+            _ => cx.config.retries,
         };
         if self.attempts >= most || self.is_past_user_timeout(cx) {
-            self.end(cx, CloseReason::TimedOut);
+            self.give_up(cx);
             return;
         }
+        let is_repeated = self.attempts > 0;
         self.attempts += 1;
+        self.count(|counts| counts.timeouts += 1);
         self.rtt.back_off();
-        self.timers.arm(Timer::Retransmit, cx.now + self.rtt.rto());
+        self.timers.arm(Timer::Retransmit, cx.now + self.rto(cx));
         if handshake {
             self.wanted |= Wanted::SYN;
             return;
@@ -52,17 +54,34 @@ impl Connection {
             // RFC 2018, section 8: the peer had the first segment and has it no more.
             self.board.forget_sacks();
         }
-        if !matches!(self.phase, Phase::Loss { .. }) {
+        // Once for each window of data, and for each retransmission that is lost in turn (RFC 5681, section 3.1).
+        let reduces = match self.phase {
+            Phase::Open => true,
+            Phase::Recovery { .. } => false,
+            Phase::Loss { .. } => !is_repeated,
+        };
+        if reduces {
+            self.remember_window();
             self.reduce();
         }
+        self.congestion.controller().on_timeout();
         let (now, rack, rtt) = (cx.now, &self.rack, &self.rtt);
         let by_time = self.traits.contains(Traits::SACK) && !reneged;
         self.board
             .mark_lost(|entry| Some(entry.seq == first_seq || !by_time || rack.is_overdue(entry, now, rtt)));
-        self.phase = Phase::Loss { until: self.snd_nxt };
-        // RFC 5681, section 3.1: the loss window is one segment.
-        self.window.cwnd = u32::from(self.snd_mss);
+        // RFC 5682, section 2.2: not where another recovery goes on already.
+        let forward = if (self.phase == Phase::Open || is_repeated) && !reneged {
+            Forward::Asks
+        } else {
+            Forward::Off
+        };
+        self.phase = Phase::Loss {
+            until: self.snd_nxt,
+            forward,
+        };
         self.duplicates = 0;
+        // RFC 5681, section 3.1: the loss window is one segment, beside what was sent too late to be lost.
+        self.window.cwnd = self.in_flight() + u32::from(self.snd_mss);
         self.tail_probe = None;
         self.wanted -= Wanted::TAIL_LOSS_PROBE;
         self.timers.cancel(Timer::TailLoss);
@@ -74,7 +93,7 @@ impl Connection {
         let fits = self.phase == Phase::Open && self.tail_probe.is_none() && !self.board.is_empty();
         if fits {
             self.wanted |= Wanted::TAIL_LOSS_PROBE;
-            self.timers.arm(Timer::Retransmit, cx.now + self.rtt.rto());
+            self.timers.arm(Timer::Retransmit, cx.now + self.rto(cx));
         }
     }
 
@@ -82,8 +101,11 @@ impl Connection {
         self.detect_losses(cx);
         if self.board.lost() > 0 && self.phase == Phase::Open {
             self.enter_recovery();
-            // Nothing was delivered just now, but the first retransmission may go.
-            self.window.cwnd = self.in_flight() + u32::from(self.snd_mss);
+            let (pipe, mss) = (self.in_flight(), u32::from(self.snd_mss));
+            if let Phase::Recovery { reduction, .. } = &mut self.phase {
+                // Nothing was delivered just now, but the first retransmission may go.
+                self.window.cwnd = reduction.window(mss, pipe, self.window.ssthresh, mss, false);
+            }
         }
     }
 
@@ -93,7 +115,7 @@ impl Connection {
             return;
         }
         if self.attempts >= cx.config.retries {
-            self.end(cx, CloseReason::TimedOut);
+            self.give_up(cx);
             return;
         }
         self.attempts += 1;
@@ -103,7 +125,7 @@ impl Connection {
         } else {
             Wanted::PROBE
         };
-        self.timers.arm(Timer::Persist, cx.now + self.rtt.rto());
+        self.timers.arm(Timer::Persist, cx.now + self.rto(cx));
     }
 
     /// RFC 9293, section 3.8.4.
@@ -123,12 +145,25 @@ impl Connection {
             return;
         }
         if self.keepalive_probes >= keepalive.probes {
-            self.end(cx, CloseReason::TimedOut);
+            self.give_up(cx);
             return;
         }
         self.keepalive_probes += 1;
         self.wanted |= Wanted::PROBE;
         self.timers.arm(Timer::Keepalive, cx.now + keepalive.interval);
+    }
+
+    /// The retransmission timeout with its doublings.
+    pub(super) fn rto(&self, cx: &Cx<'_>) -> Duration {
+        self.rtt.rto().min(cx.config.max_rto)
+    }
+
+    /// The peer does not answer any more; what the network said of it tells why.
+    fn give_up(&mut self, cx: &mut Cx<'_>) {
+        let reason = self
+            .soft_error
+            .map_or(CloseReason::TimedOut, CloseReason::Unreachable);
+        self.end(cx, reason);
     }
 
     fn is_past_user_timeout(&self, cx: &Cx<'_>) -> bool {

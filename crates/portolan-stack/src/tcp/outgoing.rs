@@ -2,6 +2,7 @@ use std::num::NonZeroU16;
 
 use portolan_core::wire::{SackBlock, SeqNum, TcpFlags, TcpOption, TcpOptionBlock};
 
+use super::config::{HOP_LIMIT, TcpConfig};
 use crate::buffer::Block;
 
 /// A segment to be written: everything but ports and addresses.
@@ -11,6 +12,8 @@ pub(crate) struct Outgoing {
     pub(crate) ack: SeqNum,
     pub(crate) flags: TcpFlags,
     pub(crate) window: u16,
+    /// How far ahead of `seq` urgent data ends, if a flag says that there is some.
+    pub(crate) urgent_pointer: u16,
     pub(crate) options: TcpOptionBlock,
     /// Bytes of data behind the header, which the connection copies.
     pub(crate) payload_len: usize,
@@ -18,6 +21,9 @@ pub(crate) struct Outgoing {
     pub(crate) piece_len: Option<NonZeroU16>,
     /// Whether routers may mark the packet instead of dropping it: ECT(0) (RFC 3168).
     pub(crate) ecn_capable: bool,
+    /// The code point of RFC 2474.
+    pub(crate) dscp: u8,
+    pub(crate) hop_limit: u8,
 }
 
 impl Outgoing {
@@ -28,10 +34,22 @@ impl Outgoing {
             ack,
             flags,
             window,
+            urgent_pointer: 0,
             options: TcpOptionBlock::new(),
             payload_len: 0,
             piece_len: None,
             ecn_capable: false,
+            dscp: 0,
+            hop_limit: HOP_LIMIT,
+        }
+    }
+
+    /// The segment with the IP header that the program asked for.
+    pub(crate) const fn marked_by(self, config: &TcpConfig) -> Self {
+        Self {
+            dscp: config.traffic_class >> 2,
+            hop_limit: config.hop_limit,
+            ..self
         }
     }
 }
@@ -43,6 +61,9 @@ pub(super) fn syn_options(
     sack_permitted: bool,
     timestamps: Option<(u32, u32)>,
 ) -> TcpOptionBlock {
+    if let (Some((value, echo_reply)), true, Some(shift)) = (timestamps, sack_permitted, window_scale) {
+        return all_syn_options(mss, shift, value, echo_reply);
+    }
     let mut block = TcpOptionBlock::new();
     push(&mut block, TcpOption::MaximumSegmentSize(mss));
     if timestamps.is_none() && sack_permitted {
@@ -66,13 +87,20 @@ pub(super) fn syn_options(
     block
 }
 
+/// What nearly every SYN says, written down at once.
+fn all_syn_options(mss: u16, shift: u8, value: u32, echo_reply: u32) -> TcpOptionBlock {
+    let [m, n] = mss.to_be_bytes();
+    let ([a, b, c, d], [e, f, g, h]) = (value.to_be_bytes(), echo_reply.to_be_bytes());
+    TcpOptionBlock::from_array([2, 4, m, n, 4, 2, 8, 10, a, b, c, d, e, f, g, h, 1, 3, 3, shift])
+}
+
 /// Options of any other segment: `nop,nop,TS,nop,nop,sack`.
 pub(super) fn data_options(timestamps: Option<(u32, u32)>, sack: &[Block]) -> TcpOptionBlock {
-    let mut block = TcpOptionBlock::new();
-    if let Some((value, echo_reply)) = timestamps {
-        push(&mut block, TcpOption::NoOperation);
-        push(&mut block, TcpOption::NoOperation);
-        push(&mut block, TcpOption::Timestamps { value, echo_reply });
+    let mut block = timestamps.map_or_else(TcpOptionBlock::new, |(value, echo_reply)| {
+        TcpOptionBlock::aligned_timestamps(value, echo_reply)
+    });
+    if sack.is_empty() {
+        return block;
     }
     let room = block.remaining().saturating_sub(4) / 8;
     let mut blocks = [SackBlock::new(SeqNum::new(0), SeqNum::new(0)); 4];

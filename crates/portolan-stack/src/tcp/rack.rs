@@ -12,7 +12,9 @@ use crate::{Duration, Instant};
 /// Recoveries after which a widened reordering window shrinks again (section 7.1, RACK.reo_wnd_persist).
 const PERSIST: u8 = 16;
 /// Section 6.2: without reordering seen, this many segments beyond a hole are proof enough.
-const DUP_THRESH: u32 = 3;
+const DUP_THRESH: u16 = 3;
+/// Linux's tcp_max_reordering.
+const MOST_REORDERING: u32 = 300;
 
 /// The variables of RFC 8985, section 5.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(super) struct Rack {
     /// RACK.fack: the highest that arrived.
     forward: Option<SeqNum>,
     reordering_seen: bool,
+    /// By how many segments something that was sent once came late, at most; at least [`DUP_THRESH`].
+    reordering: u16,
     /// RACK.reo_wnd_mult: in quarters of the least round-trip time.
     multiplier: u8,
     persist: u8,
@@ -31,13 +35,58 @@ pub(super) struct Rack {
     dsack_round: Option<SeqNum>,
 }
 
+/// What is kept while nothing is in flight: all else is about segments that arrived long ago.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RackAtRest {
+    /// RACK.rtt, in microseconds.
+    rtt: u32,
+    reordering: u16,
+    reordering_seen: bool,
+    multiplier: u8,
+    persist: u8,
+}
+
 impl Rack {
+    /// What waits.
+    pub(super) fn rest(&self) -> RackAtRest {
+        let &Self {
+            latest: _,
+            rtt,
+            forward: _,
+            reordering_seen,
+            reordering,
+            multiplier,
+            persist,
+            dsack_round: _,
+        } = self;
+        RackAtRest {
+            rtt: u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX),
+            reordering,
+            reordering_seen,
+            multiplier,
+            persist,
+        }
+    }
+
+    /// What waited.
+    pub(super) fn wake(rest: &RackAtRest) -> Self {
+        Self {
+            rtt: Duration::from_micros(u64::from(rest.rtt)),
+            reordering: rest.reordering,
+            reordering_seen: rest.reordering_seen,
+            multiplier: rest.multiplier,
+            persist: rest.persist,
+            ..Self::new()
+        }
+    }
+
     pub(super) const fn new() -> Self {
         Self {
             latest: None,
             rtt: Duration::ZERO,
             forward: None,
             reordering_seen: false,
+            reordering: DUP_THRESH,
             multiplier: 1,
             persist: 0,
             dsack_round: None,
@@ -52,24 +101,42 @@ impl Rack {
         now: Instant,
         least_rtt: Option<Duration>,
         echo_is_late: bool,
+        mss: u32,
     ) {
         let rtt = now.since(sent.at);
         if !sent.retransmitted {
             match self.forward {
-                Some(forward) if sent.end.before(forward) => self.reordering_seen = true,
+                Some(forward) if sent.end.before(forward) => {
+                    self.note_reordering(sent.seq, forward, mss);
+                }
                 Some(forward) if sent.end == forward => {}
                 _ => self.forward = Some(sent.end),
             }
         } else if echo_is_late || least_rtt.is_some_and(|least| rtt < least) {
             return;
         }
+        self.rtt = rtt;
         if self
             .latest
             .is_none_or(|latest| sent_after((sent.at, sent.end), latest))
         {
             self.latest = Some((sent.at, sent.end));
-            self.rtt = rtt;
         }
+    }
+
+    /// Something came late that was sent again too early: it begins at `seq`.
+    pub(super) fn on_late(&mut self, seq: SeqNum, mss: u32) {
+        if let Some(forward) = self.forward
+            && forward.after(seq)
+        {
+            self.note_reordering(seq, forward, mss);
+        }
+    }
+
+    fn note_reordering(&mut self, seq: SeqNum, forward: SeqNum, mss: u32) {
+        self.reordering_seen = true;
+        let late = (forward.since(seq) as u32).div_ceil(mss).min(MOST_REORDERING) as u16;
+        self.reordering = self.reordering.max(late);
     }
 
     /// Section 6.2, step 4: a D-SACK shows a retransmission that was not needed, and widens the window.
@@ -100,7 +167,11 @@ impl Rack {
         mss: u32,
     ) -> Option<Duration> {
         let latest = self.latest?;
-        let window = self.reordering_window(rtt, in_recovery, board.sacked() >= DUP_THRESH * mss);
+        let window = self.reordering_window(
+            rtt,
+            in_recovery,
+            board.sacked() >= u32::from(self.reordering) * mss,
+        );
         let mut again: Option<Duration> = None;
         board.mark_lost(|entry| {
             if !sent_after(latest, (entry.at, entry.end)) {
@@ -125,6 +196,16 @@ impl Rack {
     /// Whether an entry in flight is old enough to be lost when the retransmission timer fires (section 6.3).
     pub(super) fn is_overdue(&self, entry: &Sent, now: Instant, rtt: &super::rtt::RttEstimator) -> bool {
         now.since(entry.at) >= self.rtt + self.reordering_window(rtt, false, false)
+    }
+
+    /// Reads a word.
+    pub(super) const fn touch(&self) -> u64 {
+        self.rtt.as_nanos()
+    }
+
+    /// By how many segments things come late.
+    pub(super) const fn reordering(&self) -> u16 {
+        self.reordering
     }
 
     fn reordering_window(

@@ -16,6 +16,9 @@ const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 /// Acknowledgments that are not delayed at the start, while the peer's window is small.
 const QUICK_ACKS: u8 = 16;
 
+/// What a connection may hold in each direction when memory is short.
+pub(super) const TIGHT_BUFFER: u32 = 16 << 10;
+
 /// When what came is acknowledged.
 #[derive(Debug)]
 pub(super) struct AckSchedule {
@@ -33,7 +36,47 @@ pub(super) struct AckSchedule {
     challenge_from: Instant,
 }
 
+/// What is kept while nothing is owed.
+#[derive(Debug)]
+pub(super) struct AcksAtRest {
+    rcv_mss: u32,
+    last_sent: SeqNum,
+    quick: u8,
+}
+
 impl AckSchedule {
+    /// Whether nothing is owed and no limit runs.
+    pub(super) fn is_at_rest(&self, now: Instant) -> bool {
+        self.unacknowledged == 0 && self.duplicate.is_none() && self.challenge_from <= now
+    }
+
+    /// What waits.
+    pub(super) fn rest(&self, rcv_nxt: SeqNum) -> AcksAtRest {
+        let &Self {
+            unacknowledged: _,
+            rcv_mss,
+            quick,
+            last_sent: _,
+            duplicate: _,
+            challenge_from: _,
+        } = self;
+        AcksAtRest {
+            rcv_mss,
+            last_sent: self.last_sent(rcv_nxt),
+            quick,
+        }
+    }
+
+    /// What waited.
+    pub(super) fn wake(rest: &AcksAtRest) -> Self {
+        Self {
+            rcv_mss: rest.rcv_mss,
+            quick: rest.quick,
+            last_sent: Some(rest.last_sent),
+            ..Self::new()
+        }
+    }
+
     pub(super) const fn new() -> Self {
         Self {
             unacknowledged: 0,
@@ -43,6 +86,16 @@ impl AckSchedule {
             duplicate: None,
             challenge_from: Instant::START,
         }
+    }
+
+    /// Lets no challenge go before `from`.
+    pub(super) const fn challenge_after(&mut self, from: Instant) {
+        self.challenge_from = from;
+    }
+
+    /// The largest data of a segment that came.
+    pub(super) const fn largest(&self) -> u32 {
+        self.rcv_mss
     }
 
     /// Last.ACK.sent; what is expected now if nothing was sent yet.
@@ -65,7 +118,9 @@ impl Connection {
             return Reply::None;
         }
         let rcv_nxt = self.reassembly.next();
-        if self.is_released() && segment.end().after(rcv_nxt) && !segment.payload.is_empty() {
+        // Linux, which follows RFC 1122, section 4.2.2.13, in this: who has shut both halves wants no more.
+        let is_deaf = self.is_released() || self.reads_shut && self.state != State::Established;
+        if is_deaf && segment.end().after(rcv_nxt) && !segment.payload.is_empty() {
             // Nobody will ever read it: the peer must know (RFC 9293, section 3.6.1).
             self.end(cx, CloseReason::Reset);
             return Reset::answering(segment);
@@ -79,16 +134,32 @@ impl Connection {
         let within = data_end.earlier(edge).since(segment.seq).max(0) as usize;
         let data = &segment.payload[..within];
         let mut at_once = within < segment.payload.len();
+        let reply = self.acknowledge_before(cx, segment);
+        // What the program waits for comes in, or nothing would ever be freed.
+        let is_urgent = segment.seq == rcv_nxt && self.reassembly.ready() == 0;
+        let data = if cx.pool.is_full() && !is_urgent && !data.is_empty() {
+            cx.pool.refuse();
+            at_once = true;
+            &[]
+        } else {
+            data
+        };
         if !data.is_empty() {
-            let inserted = self.reassembly.insert(cx.pool, segment.seq, data);
+            let inserted = self.reassembly.insert(cx.pool, segment.seq, data, segment.owner);
             // Section 3.8.6.3 and RFC 5681, section 4.2: holes and their filling are told at once.
             at_once |= inserted.holes || inserted.duplicate.is_some();
-            self.acks.duplicate = inserted.duplicate.or(self.acks.duplicate);
+            if let Some(again) = inserted.duplicate {
+                self.note_again(again);
+            }
             if inserted.advanced > 0 {
                 self.happened |= Happened::READABLE;
                 self.acks.unacknowledged = self.acks.unacknowledged.saturating_add(inserted.advanced);
+                self.count(|counts| counts.bytes_received += u64::from(inserted.advanced));
             }
             self.acks.rcv_mss = self.acks.rcv_mss.max(segment.piece_len.min(data.len()) as u32);
+            if inserted.advanced > 0 {
+                self.time_peer(cx, segment);
+            }
         }
         if self.fin_at == Some(self.reassembly.next()) {
             self.reassembly.step_over_fin();
@@ -100,7 +171,40 @@ impl Connection {
             at_once = true;
         }
         self.schedule_ack(cx, at_once);
+        reply
+    }
+
+    /// Packets may come in batches, before an acknowledgment can go: one that is owed goes first if this segment would
+    /// push news out of it. It names three ranges, and one that came again; RFC 5681, section 4.2, and RFC 2883 want
+    /// one acknowledgment for each. Without it the peer takes what was never named for lost.
+    pub(super) fn acknowledge_before(&mut self, cx: &Cx<'_>, segment: &Segment<'_>) -> Reply {
+        if !self.wanted.contains(Wanted::ACK)
+            || !self.traits.contains(Traits::SACK)
+            || segment.payload.is_empty()
+        {
+            return Reply::None;
+        }
+        let is_again = self.acks.duplicate.is_some_and(|pending| {
+            let is_old = segment.seq.before(self.reassembly.next());
+            is_old && pending.right != segment.seq
+        });
+        if is_again || self.reassembly.is_news(segment.seq) {
+            let segment = self.segment(cx, self.acceptable_seq(), 0, TcpFlags::empty());
+            return Reply::Acknowledgment(segment.marked_by(cx.config));
+        }
         Reply::None
+    }
+
+    /// Takes the data of a segment that is the next, on a connection without holes.
+    pub(super) fn take_in_order(&mut self, cx: &mut Cx<'_>, segment: &Segment<'_>) {
+        let data = segment.payload;
+        self.reassembly.insert(cx.pool, segment.seq, data, segment.owner);
+        self.happened |= Happened::READABLE;
+        self.acks.unacknowledged = self.acks.unacknowledged.saturating_add(data.len() as u32);
+        self.count(|counts| counts.bytes_received += data.len() as u64);
+        self.acks.rcv_mss = self.acks.rcv_mss.max(segment.piece_len.min(data.len()) as u32);
+        self.time_peer(cx, segment);
+        self.schedule_ack(cx, false);
     }
 
     /// The peer's FIN is in order.
@@ -148,11 +252,20 @@ impl Connection {
         let end = segment.seq + segment.payload.len() as u32;
         let right = end.earlier(self.reassembly.next());
         if segment.seq.before(right) {
-            self.acks.duplicate = Some(Block {
+            self.note_again(Block {
                 left: segment.seq,
                 right,
             });
         }
+    }
+
+    /// Notes data that came again; what follows the last such is told with it.
+    fn note_again(&mut self, again: Block) {
+        let left = match self.acks.duplicate {
+            Some(pending) if pending.right == again.left => pending.left,
+            Some(_) | None => again.left,
+        };
+        self.acks.duplicate = Some(Block { left, ..again });
     }
 
     /// A challenge ACK (RFC 5961): tells a true peer where we are, and a false one nothing new.
@@ -193,11 +306,11 @@ impl Connection {
     }
 
     /// The SACK blocks of the next segment: a D-SACK first (RFC 2883), then what came last (RFC 2018).
-    pub(super) fn sack_blocks(&mut self, out: &mut [Block; 4]) -> usize {
+    pub(super) fn sack_blocks(&mut self, out: &mut [Block; 4], tells_duplicates: bool) -> usize {
         if !self.traits.contains(Traits::SACK) {
             return 0;
         }
-        let duplicate = self.acks.duplicate.take();
+        let duplicate = self.acks.duplicate.take().filter(|_| tells_duplicates);
         let first = usize::from(duplicate.is_some());
         if let Some(duplicate) = duplicate {
             out[0] = duplicate;
@@ -215,6 +328,7 @@ impl Connection {
         if !self.state.may_receive() {
             return;
         }
+        self.tune_receive_buffer(cx);
         let rcv_nxt = self.reassembly.next();
         let offered = self.rcv_edge.since(rcv_nxt).max(0) as u32;
         let possible = self.window_edge(cx).since(rcv_nxt).max(0) as u32;
@@ -239,9 +353,14 @@ impl Connection {
         field as u16
     }
 
-    /// What the largest window can name: without scaling less than the buffer may hold.
+    /// The most that is offered: little if memory is short. What the largest window can name: without scaling less than the buffer may hold.
     fn receive_limit(&self, cx: &Cx<'_>) -> u32 {
-        cx.config.receive_limit().min(65_535 << self.rcv_shift)
+        let limit = self.receive_buffer(cx.config).min(65_535 << self.rcv_shift);
+        if cx.pool.is_tight() {
+            limit.min(TIGHT_BUFFER)
+        } else {
+            limit
+        }
     }
 
     /// Where the window could end, with the silly window syndrome avoided (RFC 9293, section 3.8.6.2.2): it

@@ -20,7 +20,50 @@ pub(crate) struct RttEstimator {
     backoff: u8,
 }
 
+/// An estimator that waits, in whole microseconds, rounded up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RttAtRest {
+    /// [`UNKNOWN`] before the first measurement.
+    smoothed: u32,
+    variation: u32,
+    minimum: u32,
+    rto: u32,
+    backoff: u8,
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
 impl RttEstimator {
+    /// What waits.
+    pub(super) fn rest(&self) -> RttAtRest {
+        // A time of more than 71 minutes is no round trip.
+        let micros = |time: Duration| time.as_nanos().div_ceil(1000).min(u64::from(UNKNOWN - 1)) as u32;
+        RttAtRest {
+            smoothed: self.smoothed.map_or(UNKNOWN, micros),
+            variation: micros(self.variation),
+            minimum: micros(self.minimum),
+            rto: micros(self.rto),
+            backoff: self.backoff,
+        }
+    }
+
+    /// The estimator that waited.
+    pub(super) fn wake(rest: &RttAtRest) -> Self {
+        let known = rest.smoothed != UNKNOWN;
+        let time = |micros: u32| Duration::from_micros(u64::from(micros));
+        Self {
+            smoothed: known.then(|| time(rest.smoothed)),
+            variation: time(rest.variation),
+            minimum: if known {
+                time(rest.minimum)
+            } else {
+                Duration::from_nanos(u64::MAX)
+            },
+            rto: time(rest.rto),
+            backoff: rest.backoff,
+        }
+    }
+
     /// Nothing is known.
     pub(crate) const fn new() -> Self {
         Self {
@@ -60,6 +103,15 @@ impl RttEstimator {
         self.backoff = self.backoff.saturating_add(1);
     }
 
+    /// Takes one doubling back; `false` if there is none.
+    pub(crate) fn undo_back_off(&mut self) -> bool {
+        let Some(backoff) = self.backoff.checked_sub(1) else {
+            return false;
+        };
+        self.backoff = backoff;
+        true
+    }
+
     /// Takes the doubling back: the path answers again.
     pub(crate) fn forget_backoff(&mut self) {
         self.backoff = 0;
@@ -76,6 +128,16 @@ impl RttEstimator {
     /// The timeout with its doublings.
     pub(crate) fn rto(&self) -> Duration {
         (self.rto * (1u32 << self.backoff.min(16))).min(MAX_RTO)
+    }
+
+    /// The timeout without its doublings.
+    pub(crate) const fn without_back_off(&self) -> Duration {
+        self.rto
+    }
+
+    /// How often the timeout is doubled.
+    pub(crate) const fn backoff(&self) -> u8 {
+        self.backoff
     }
 
     /// SRTT, once there was a measurement.

@@ -35,14 +35,72 @@ pub(super) struct Sent {
     /// When it was sent last.
     pub(super) at: Instant,
     pub(super) fate: Fate,
+    /// Where the link cuts it: a segment ends each `piece_len` bytes behind `cut_from`; 0 for nowhere.
+    cut_from: SeqNum,
+    piece_len: u16,
     /// Whether it was ever sent more than once, so that its acknowledgment may be for any of them (Karn).
     pub(super) retransmitted: bool,
+    /// Whether its last segment says PSH.
+    pub(super) push: bool,
 }
 
 impl Sent {
     pub(super) fn len(&self) -> u32 {
         self.end.since(self.seq) as u32
     }
+
+    /// The end of the segment that the number belongs to.
+    fn piece_end(&self, seq: SeqNum) -> SeqNum {
+        if self.piece_len == 0 {
+            return self.end;
+        }
+        let len = u32::from(self.piece_len);
+        let before = (seq.since(self.cut_from) as u32) / len;
+        (self.cut_from + (before + 1) * len).earlier(self.end)
+    }
+
+    /// The start of the segment that the number belongs to.
+    fn piece_start(&self, seq: SeqNum) -> SeqNum {
+        if self.piece_len == 0 {
+            return self.seq;
+        }
+        let len = u32::from(self.piece_len);
+        let before = (seq.since(self.cut_from) as u32) / len;
+        (self.cut_from + before * len).later(self.seq)
+    }
+
+    /// How many segments it is.
+    fn segments(&self) -> u32 {
+        if self.piece_len == 0 {
+            return 1;
+        }
+        let len = u32::from(self.piece_len);
+        (self.end - 1).since(self.cut_from) as u32 / len - self.seq.since(self.cut_from) as u32 / len + 1
+    }
+
+    /// The start of the last segment.
+    fn last_piece(&self) -> SeqNum {
+        if self.piece_len == 0 {
+            return self.seq;
+        }
+        let len = u32::from(self.piece_len);
+        let before = ((self.end - 1).since(self.cut_from) as u32) / len;
+        (self.cut_from + before * len).later(self.seq)
+    }
+
+    /// The end of the first segment of it.
+    pub(super) fn first_end(&self) -> SeqNum {
+        self.piece_end(self.seq)
+    }
+}
+
+/// Sums in segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Segments {
+    pub(super) unacknowledged: u32,
+    pub(super) sacked: u32,
+    pub(super) lost: u32,
+    pub(super) resent: u32,
 }
 
 /// The entries and sums over them.
@@ -58,14 +116,49 @@ pub(super) struct Scoreboard {
 }
 
 impl Scoreboard {
-    /// Adds what was just sent; it begins where the last ended.
-    pub(super) fn push(&mut self, seq: SeqNum, end: SeqNum, now: Instant) {
+    /// Takes over the room of `spare`, which is empty, if it is larger and there is nothing in its own yet.
+    pub(super) fn take_room(&mut self, spare: &mut Self) {
+        debug_assert!(spare.is_empty(), "entries would be lost");
+        if self.is_empty() && spare.entries.capacity() > self.entries.capacity() {
+            std::mem::swap(&mut self.entries, &mut spare.entries);
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.clear();
+        *self = Self {
+            entries,
+            ..Self::default()
+        };
+    }
+
+    /// Adds what was just sent, in segments of `piece_len` if that is not 0; it begins where the last ended.
+    pub(super) fn push(&mut self, seq: SeqNum, end: SeqNum, piece_len: u16, now: Instant) {
+        self.push_flagged(
+            Block {
+                left: seq,
+                right: end,
+            },
+            piece_len,
+            false,
+            now,
+        );
+    }
+
+    /// The same; `push` says whether the last segment says PSH.
+    pub(super) fn push_flagged(&mut self, block: Block, piece_len: u16, push: bool, now: Instant) {
+        let (seq, end) = (block.left, block.right);
         self.entries.push_back(Sent {
             seq,
             end,
             at: now,
             fate: Fate::Sent,
+            cut_from: seq,
+            piece_len,
             retransmitted: false,
+            push,
         });
     }
 
@@ -116,6 +209,30 @@ impl Scoreboard {
         self.seen = seen;
     }
 
+    /// The whole segments of a block: of a segment that only a part of is named, nothing is known. Linux counts so too.
+    pub(super) fn whole_segments(&self, block: Block) -> Block {
+        let round = |seq: SeqNum, up: bool| {
+            let behind = self.entries.partition_point(|entry| entry.end.at_or_before(seq));
+            match self.entries.get(behind) {
+                Some(entry) if entry.seq.before(seq) => {
+                    let start = entry.piece_start(seq);
+                    if start == seq {
+                        seq
+                    } else if up {
+                        entry.piece_end(seq)
+                    } else {
+                        start
+                    }
+                }
+                Some(_) | None => seq,
+            }
+        };
+        Block {
+            left: round(block.left, true),
+            right: round(block.right, false),
+        }
+    }
+
     fn mark_sacked(&mut self, block: Block, visit: &mut impl FnMut(&Sent)) {
         if !block.left.before(block.right) {
             return;
@@ -156,12 +273,41 @@ impl Scoreboard {
         any
     }
 
+    /// Takes everything given for lost back into the network.
+    pub(super) fn forget_losses(&mut self) {
+        for at in 0..self.entries.len() {
+            if self.entries[at].fate == Fate::Lost {
+                self.set_fate(at, Fate::Sent);
+            }
+        }
+    }
+
+    /// How many segments were sent again and are on their way, and when the first of them went last.
+    pub(super) fn resent_in_flight(&self) -> Option<(u32, Instant)> {
+        let resent = self
+            .entries
+            .iter()
+            .filter(|entry| entry.retransmitted && matches!(entry.fate, Fate::Sent | Fate::Resent));
+        resent.fold(None, |sum: Option<(u32, Instant)>, entry| {
+            let (segments, first) = sum.unwrap_or((0, entry.at));
+            Some((segments + entry.segments(), first.min(entry.at)))
+        })
+    }
+
+    /// Whether the segment with this number is unacknowledged and was sent again.
+    pub(super) fn was_resent(&self, seq: SeqNum) -> bool {
+        let behind = self.entries.partition_point(|entry| entry.end.at_or_before(seq));
+        let entry = self.entries.get(behind);
+        entry.is_some_and(|entry| entry.seq.at_or_before(seq) && entry.retransmitted)
+    }
+
     /// Gives the first `len` bytes for lost.
     pub(super) fn mark_first_lost(&mut self, len: u32) {
         let Some(first) = self.entries.front() else {
             return;
         };
-        self.split_at(first.seq + len);
+        let end = first.first_end().earlier(first.seq + len);
+        self.split_at(end);
         if matches!(self.entries[0].fate, Fate::Sent | Fate::Resent) {
             self.lose(0);
         }
@@ -177,8 +323,9 @@ impl Scoreboard {
         }
     }
 
-    /// The first range that is to be sent again, at most `len` of it.
-    pub(super) fn next_lost(&mut self, len: u32) -> Option<Block> {
+    /// The first range that is to be sent again: at most `len` of one segment, or, if `most` is more, whole segments that
+    /// were sent together.
+    pub(super) fn next_lost(&mut self, len: u32, most: u32) -> Option<Block> {
         if self.lost == 0 {
             return None;
         }
@@ -189,33 +336,64 @@ impl Scoreboard {
             .range(start..)
             .find(|entry| entry.fate == Fate::Lost)?;
         self.retransmit_from = lost.seq;
-        Some(Block {
-            left: lost.seq,
-            right: (lost.seq + len).earlier(lost.end),
-        })
+        let (left, first_end) = (lost.seq, lost.first_end());
+        let mut right = (left + len).earlier(first_end);
+        if right == first_end && first_end.since(left) == i32::from(lost.piece_len) {
+            let more = most.saturating_sub(len) / len.max(1) * len;
+            right = (right + more).earlier(lost.end);
+        }
+        Some(Block { left, right })
     }
 
     /// The last `len` bytes in flight, for a probe.
     pub(super) fn tail(&self, len: u32) -> Option<Block> {
         let last = self.entries.back()?;
         Some(Block {
-            left: (last.end - len).later(last.seq),
+            left: (last.end - len).later(last.last_piece()),
             right: last.end,
         })
     }
 
-    /// Notes that the range was sent again.
-    pub(super) fn resend(&mut self, block: Block, now: Instant) {
+    /// Notes that the range was sent again, and says whether its last segment says PSH.
+    pub(super) fn resend(&mut self, block: Block, now: Instant) -> bool {
         self.split_at(block.left);
         self.split_at(block.right);
         let at = self.entries.partition_point(|entry| entry.seq.before(block.left));
         if let Some(entry) = self.entries.get_mut(at) {
             entry.at = now;
             entry.retransmitted = true;
+            let push = entry.push;
             if entry.fate == Fate::Lost {
                 self.set_fate(at, Fate::Resent);
             }
+            return push;
         }
+        false
+    }
+
+    /// Segments that were sent and not acknowledged, of those the ones SACKed, given for lost, and sent again.
+    pub(super) fn segments(&self) -> Segments {
+        let mut sums = Segments::default();
+        for entry in &self.entries {
+            let count = entry.segments();
+            sums.unacknowledged += count;
+            match entry.fate {
+                Fate::Sent if entry.retransmitted => sums.resent += count,
+                Fate::Sent => {}
+                Fate::Sacked => sums.sacked += count,
+                Fate::Lost => sums.lost += count,
+                Fate::Resent => {
+                    sums.lost += count;
+                    sums.resent += count;
+                }
+            }
+        }
+        sums
+    }
+
+    /// How many entries there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// The first entry.
@@ -285,6 +463,7 @@ impl Scoreboard {
         let entry = self.entries[at];
         if entry.end.after(seq) {
             self.entries[at].end = seq;
+            self.entries[at].push = false;
             self.entries.insert(behind, Sent { seq, ..entry });
         }
     }
@@ -335,7 +514,7 @@ mod tests {
                 let nxt = model.len() as u32;
                 match step {
                     Step::Send(len) => {
-                        board.push(seq(nxt), seq(nxt + len), time);
+                        board.push(seq(nxt), seq(nxt + len), 700, time);
                         model.resize((nxt + len) as usize, Fate::Sent);
                     }
                     Step::Ack(len) => {
@@ -369,7 +548,7 @@ mod tests {
                     }
                     Step::Resend(len) => {
                         let first = (una..nxt).find(|&place| model[place as usize] == Fate::Lost);
-                        let block = board.next_lost(len);
+                        let block = board.next_lost(len, len);
                         prop_assert_eq!(block.map(|block| block.left), first.map(seq));
                         if let Some(block) = block {
                             let range = block.left.since(seq(0)) as usize..block.right.since(seq(0)) as usize;

@@ -17,7 +17,7 @@ fn a_listener_answers_and_agrees_on_every_option() {
     play(
         config(),
         "0.000 < S 0 win 65535 mss 1460 sackok ts 100 0 wscale 7
-         0.000 > S. 0 ack 1 win 65535 mss 1460 sackok ts 0 100 wscale 5
+         0.000 > S. 0 ack 1 win 65535 mss 1460 sackok ts 0 100 wscale 7
          0.010 < . 1 ack 1 win 512 ts 110 0
          0.010 accept
          0.010 state ESTABLISHED
@@ -38,8 +38,7 @@ fn a_peer_without_options_gets_none_and_the_default_segment_size() {
          0.010 accept
          0.010 write 600
          0.010 > . 1:537 ack 1
-         0.050 < . 1 ack 537
-         0.050 > P. 537:601 ack 1",
+         0.010 > P. 537:601 ack 1",
     );
 }
 
@@ -48,7 +47,7 @@ fn connect_sends_a_syn_and_is_done_with_the_answer() {
     play(
         config(),
         "0.000 connect
-         0.000 > S 0 win 65535 mss 1460 sackok wscale 5
+         0.000 > S 0 win 65535 mss 1460 sackok wscale 7
          0.000 write 100
          0.020 < S. 0 ack 1 win 65535 mss 1000 sackok wscale 7
          0.020 > P. 1:101 ack 1
@@ -136,6 +135,25 @@ fn both_sides_may_open_at_once() {
     );
 }
 
+/// RFC 7323, section 2.2: also where the SYN comes a second time, with the acknowledgment of ours.
+#[test]
+fn the_window_of_a_syn_is_not_scaled_where_both_open_at_once() {
+    play(
+        config(),
+        "0.000 connect
+         0.000 > S 0 wscale 7
+         0.010 < S 0 win 1500 mss 1000 wscale 7
+         0.010 > S. 0 ack 1
+         0.020 < S. 0 ack 1 win 1500 mss 1000 wscale 7
+         0.020 state ESTABLISHED
+         0.020 write 5000
+         0.020 > . 1:1001 ack 1
+         0.030 < . 1 ack 1001 win 16
+         0.030 > . 1001:2001 ack 1
+         0.030 > . 2001:3001 ack 1",
+    );
+}
+
 #[test]
 fn a_wrong_acknowledgment_of_our_answer_is_reset_and_the_right_one_still_counts() {
     play(
@@ -147,6 +165,26 @@ fn a_wrong_acknowledgment_of_our_answer_is_reset_and_the_right_one_still_counts(
          0.020 < . 1 ack 1
          0.020 accept
          0.020 state ESTABLISHED",
+    );
+}
+
+#[test]
+fn the_longest_timeout_bounds_that_of_the_answer() {
+    let tcp = TcpConfig {
+        max_rto: portolan_stack::Duration::from_secs(2),
+        syn_ack_retries: 4,
+        ..TcpConfig::default()
+    };
+    play(
+        with(tcp),
+        "0.000 < S 0 win 65535 mss 1460
+         0.000 > S. 0 ack 1
+         1.000 > S. 0 ack 1
+         3.000 > S. 0 ack 1
+         5.000 > S. 0 ack 1
+         7.000 > S. 0 ack 1
+         20.000 < . 1 ack 1
+         20.000 > R 1",
     );
 }
 

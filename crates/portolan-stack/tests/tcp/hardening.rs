@@ -1,6 +1,6 @@
 //! Segments of others: RFC 5961, RFC 7323 (PAWS), RFC 9293, section 3.10.7.4.
 
-use portolan_stack::StackConfig;
+use portolan_stack::{StackConfig, TcpConfig};
 
 use crate::support::trace::play;
 
@@ -23,6 +23,30 @@ fn a_reset_counts_only_at_the_next_number() {
          3.000 state ESTABLISHED
          4.000 < R 1
          4.000 closed Reset");
+}
+
+#[test]
+fn a_reset_may_carry_data_and_comes_through_a_shut_window() {
+    run("0.020 < R 1:41
+         0.020 closed Reset");
+    play(
+        StackConfig {
+            tcp: TcpConfig {
+                initial_receive_buffer: 1000,
+                receive_buffer: 1000,
+                ..TcpConfig::default()
+            },
+            ..StackConfig::default()
+        },
+        "0.000 < S 0 win 65535 mss 1000
+         0.000 > S. 0 ack 1
+         0.010 < . 1 ack 1
+         0.010 accept
+         0.020 < P. 1:1001 ack 1
+         0.020 > . 1 ack 1001 win 0
+         0.030 < R 1001
+         0.030 closed Reset",
+    );
 }
 
 #[test]
@@ -81,10 +105,12 @@ fn an_old_timestamp_is_acknowledged_and_dropped() {
 }
 
 #[test]
-fn a_segment_without_the_agreed_timestamp_is_dropped() {
+fn a_segment_without_the_agreed_timestamp_is_taken() {
+    // RFC 7323, section 3.2, would drop it. Linux does not, since middleboxes strip options.
     run("1.000 < P. 1:11 ack 1
-         1.000 read-nothing
-         2.000 < R 1
+         1.000 > . 1 ack 11
+         1.000 read 10
+         2.000 < R 11
          2.000 closed Reset");
 }
 

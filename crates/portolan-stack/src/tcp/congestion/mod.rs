@@ -4,12 +4,14 @@
 //! algorithm; a [`Controller`] says how the window grows, and what is left of it after a loss.
 
 mod cubic;
+mod hystart;
 mod new_reno;
 
 use std::fmt;
 
-use cubic::Cubic;
+use cubic::{Cubic, CubicAtRest};
 use new_reno::NewReno;
+use portolan_core::wire::SeqNum;
 
 use crate::{Duration, Instant};
 
@@ -35,6 +37,31 @@ pub(crate) struct Acked {
     pub(crate) mss: u32,
 }
 
+/// A measurement of the round-trip time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) now: Instant,
+    pub(crate) rtt: Duration,
+    /// The least there was, this one included.
+    pub(crate) least: Duration,
+    pub(crate) una: SeqNum,
+    pub(crate) nxt: SeqNum,
+    pub(crate) mss: u32,
+    /// Bytes a second at which the window would be spread over a round trip.
+    pub(crate) pace: Option<u64>,
+}
+
+impl Sample {
+    /// How long four of the longest bursts last, a millisecond at most: acknowledgments of bursts come in bursts.
+    fn burst_time(&self) -> Duration {
+        const BURSTS: u64 = 4 * 65_536;
+        let most = Duration::from_millis(1);
+        self.pace.filter(|&pace| pace > 0).map_or(Duration::ZERO, |pace| {
+            Duration::from_nanos(BURSTS * 1_000_000_000 / pace).min(most)
+        })
+    }
+}
+
 /// A congestion control algorithm.
 pub(crate) trait Controller: fmt::Debug {
     /// Grows the window.
@@ -45,6 +72,12 @@ pub(crate) trait Controller: fmt::Debug {
 
     /// The connection was idle for `idle`, and begins again.
     fn on_idle(&mut self, idle: Duration);
+
+    /// The round-trip time was measured: slow start may end.
+    fn on_sample(&mut self, _window: &mut Window, _sample: &Sample) {}
+
+    /// The retransmission timer fired: what was learnt of the path means nothing any more.
+    fn on_timeout(&mut self) {}
 }
 
 /// Which algorithm a connection uses.
@@ -59,13 +92,36 @@ pub enum CongestionControl {
 }
 
 /// The algorithm of one connection, held in place: no allocation for each connection.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Congestion {
     Cubic(Cubic),
     NewReno(NewReno),
 }
 
+/// An algorithm that waits.
+#[derive(Debug)]
+pub(crate) enum CongestionAtRest {
+    Cubic(CubicAtRest),
+    NewReno(NewReno),
+}
+
 impl Congestion {
+    /// What waits.
+    pub(crate) fn rest(&self) -> CongestionAtRest {
+        match self {
+            Self::Cubic(cubic) => CongestionAtRest::Cubic(cubic.rest()),
+            Self::NewReno(new_reno) => CongestionAtRest::NewReno(*new_reno),
+        }
+    }
+
+    /// The algorithm that waited.
+    pub(crate) fn wake(rest: &CongestionAtRest) -> Self {
+        match rest {
+            CongestionAtRest::Cubic(cubic) => Self::Cubic(Cubic::wake(cubic)),
+            CongestionAtRest::NewReno(new_reno) => Self::NewReno(*new_reno),
+        }
+    }
+
     /// The chosen algorithm, at its beginning.
     pub(crate) const fn new(choice: CongestionControl) -> Self {
         match choice {

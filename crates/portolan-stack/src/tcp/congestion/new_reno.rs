@@ -2,7 +2,7 @@ use super::{Acked, Controller, Window};
 use crate::Duration;
 
 /// Additive increase, multiplicative decrease (RFC 5681).
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct NewReno {
     /// Bytes acknowledged since the window last grew.
     acked: u32,
@@ -31,7 +31,7 @@ impl Controller for NewReno {
 
     fn on_congestion(&mut self, window: Window, mss: u32) -> u32 {
         self.acked = 0;
-        (window.cwnd / 2).max(2 * mss)
+        (window.cwnd / mss / 2).max(2) * mss
     }
 
     fn on_idle(&mut self, _idle: Duration) {
@@ -70,6 +70,6 @@ mod tests {
             reno.on_ack(&mut window, ack(MSS));
         }
         assert_eq!(window.cwnd, 21 * MSS);
-        assert_eq!(reno.on_congestion(window, MSS), 21 * MSS / 2);
+        assert_eq!(reno.on_congestion(window, MSS), 10 * MSS);
     }
 }

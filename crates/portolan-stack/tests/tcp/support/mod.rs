@@ -2,5 +2,6 @@
 //! follows a script.
 
 pub(crate) mod link;
+pub(crate) mod pair;
 pub(crate) mod trace;
 pub(crate) mod world;

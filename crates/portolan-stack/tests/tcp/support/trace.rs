@@ -3,15 +3,19 @@
 //! ```text
 //!   TIME < FLAGS SEQ[:END] [ack N] [win N] [OPTION…]     the peer sends
 //!   TIME > FLAGS SEQ[:END] [ack N] [win N] [OPTION…]     the stack sends, now
+//!   TIME icmp TYPE/CODE SEQ [MTU]                        an ICMP error that quotes what the stack sent
 //!   TIME CALL [ARGUMENT]                                 the program calls, or looks
 //! ```
 //!
 //! Times are in seconds; the stack's may be later by a millisecond, since its timers tick. Flags are
-//! those of tcpdump: `S F R P . E W`. Numbers count from the initial ones, the peer's of which is close to the
-//! wrap. Options are `mss N`, `wscale N`, `sackok`, `ts VALUE ECHO`, `sack L-R,L-R`, and `ce` for a mark of
-//! congestion. Of what the stack sends, only what the line names is compared, and data; nothing may be sent
-//! that the script does not name. Calls are `connect`, `accept`, `write N`, `read N`, `read-end`, `finish`, `close`,
-//! `abort`, `state NAME`, `closed REASON`, `cwnd SEGMENTS`.
+//! those of tcpdump: `S F R P . E W U`; the urgent pointer is behind the segment's last byte.
+//! Numbers count from the initial ones, the peer's of which is close to the
+//! wrap. Options are `mss N`, `wscale N`, `sackok`, `ts VALUE ECHO` (`last`: what the stack sent last; `@MS`: what
+//! it sends at that millisecond), `sack L-R,L-R`, and `ce` for a mark of
+//! congestion, `cut` for a packet that routers may cut, and `dscp N` and `hops N` for the IP header. Of what the stack sends, only what the line names is compared, and data; nothing may be sent
+//! that the script does not name; a PSH may be there that it does not name. Calls are `connect`, `accept`, `write N`, `read N`, `read-end`, `finish`, `close`,
+//! `abort`, `shutdown-read`, `finished`, `not-finished`, `state NAME`, `closed REASON` (with hyphens for brackets),
+//! `cwnd SEGMENTS`.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -21,10 +25,11 @@ use portolan_core::Port;
 use portolan_core::table::{Device, Host};
 use portolan_core::wire::{
     ChecksumFill, IpPacket, IpProtocol, Ipv4Repr, SackBlock, SeqNum, TcpFlags, TcpOption, TcpOptionBlock,
-    TcpRepr, TcpSegment,
+    TcpRepr, TcpSegment, checksum,
 };
 use portolan_stack::{
-    ConnectionId, Duration, Event, Instant, ListenerId, Offload, Packet, ReadError, Stack, StackConfig,
+    CloseReason, ConnectionId, Duration, Event, Instant, ListenerId, Offload, Packet, ReadError, Stack,
+    StackConfig,
 };
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -33,6 +38,8 @@ const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const IRS: SeqNum = SeqNum::new(0xFFFF_FF00);
 /// How late the stack's timers may be.
 const TOLERANCE: Duration = Duration::from_millis(1);
+/// When scripts begin.
+const START: Instant = Instant::from_millis(1_000_000);
 
 /// Plays the script against a stack that listens on port 80, or connects from port 4000 to it.
 ///
@@ -61,7 +68,12 @@ struct Trace {
     ports: (u16, u16),
     sent: VecDeque<(Instant, Line)>,
     closed: Option<String>,
+    /// Whether an event said that all that was written is acknowledged.
+    finished: bool,
     written: u64,
+    last_timestamp: u32,
+    /// What the stack's clock said when the script began.
+    first_timestamp: u32,
     log: String,
 }
 
@@ -77,8 +89,15 @@ struct Line {
     wscale: Option<u8>,
     sackok: bool,
     ts: Option<(u32, u32)>,
+    echoes_last: bool,
+    /// The millisecond of the script whose timestamp the peer echoes.
+    echo_at: Option<u32>,
     sack: Vec<(u32, u32)>,
     marked: bool,
+    /// Whether routers may cut it.
+    cut: bool,
+    dscp: Option<u8>,
+    hops: Option<u8>,
 }
 
 impl Trace {
@@ -91,12 +110,15 @@ impl Trace {
             stack,
             listener,
             connection: None,
-            now: Instant::from_millis(1_000_000),
+            now: START,
             iss: None,
             ports: (80, 4000),
             sent: VecDeque::new(),
             closed: None,
+            finished: false,
             written: 0,
+            last_timestamp: 0,
+            first_timestamp: 0,
             log: String::new(),
         }
     }
@@ -108,14 +130,14 @@ impl Trace {
             .unwrap()
             .parse()
             .unwrap_or_else(|_| panic!("no time: {line}"));
-        let at = Instant::from_millis(1_000_000) + Duration::from_micros((time * 1e6).round() as u64);
+        let at = START + Duration::from_micros((time * 1e6).round() as u64);
         if words.clone().next() == Some(">") {
             self.await_packet(at + TOLERANCE);
         } else {
             self.advance(at);
         }
         match words.next().unwrap() {
-            "<" => {
+            direction @ ("<" | "<<") => {
                 self.nothing_sent_before(line);
                 let packet = self.build(&Line::parse(words));
                 let _ = writeln!(self.log, "{line}");
@@ -124,7 +146,9 @@ impl Trace {
                     offload: Offload::default(),
                 };
                 self.stack.handle_packet(self.now, packet);
-                self.drain();
+                if direction == "<" {
+                    self.drain();
+                }
             }
             ">" => {
                 let Some((when, got)) = self.sent.pop_front() else {
@@ -138,6 +162,17 @@ impl Trace {
                     "expected {line}\nsent {when} {got:?}\n{}",
                     self.log
                 );
+            }
+            "icmp" => {
+                self.nothing_sent_before(line);
+                let _ = writeln!(self.log, "{line}");
+                let (kind, code) = words.next().unwrap().split_once('/').unwrap();
+                let seq = words.next().unwrap().parse().unwrap();
+                let mtu = words.next().map_or(0, |mtu| mtu.parse().unwrap());
+                let packet = self.build_icmp(kind.parse().unwrap(), code.parse().unwrap(), seq, mtu);
+                let (bytes, offload) = (&packet[..], Offload::default());
+                self.stack.handle_packet(self.now, Packet { bytes, offload });
+                self.drain();
             }
             call => {
                 self.nothing_sent_before(line);
@@ -181,6 +216,8 @@ impl Trace {
             let _ = writeln!(self.log, "    {} {event:?}", self.now);
             if let Event::Closed(_, reason) = event {
                 self.closed = Some(format!("{reason:?}"));
+            } else if let Event::Finished(_) = event {
+                self.finished = true;
             }
         }
     }
@@ -217,15 +254,41 @@ impl Trace {
                 assert_eq!(self.stack.read(now, id, &mut out), Ok(number()), "\n{}", self.log);
             }
             "read-end" => assert_eq!(self.stack.read(now, id, &mut [0; 1]), Ok(0)),
+            "read-reset" => {
+                let told = self.stack.read(now, id, &mut [0; 1]);
+                assert_eq!(told, Err(ReadError::Closed(CloseReason::Reset)), "\n{}", self.log);
+            }
             "read-nothing" => assert_eq!(self.stack.read(now, id, &mut [0; 1]), Err(ReadError::WouldBlock)),
+            "urgent" => assert_eq!(self.stack.urgent_ahead(id), Some(number()), "\n{}", self.log),
+            "urgent-none" => assert_eq!(self.stack.urgent_ahead(id), None, "\n{}", self.log),
+            "write-urgent" => {
+                let bytes: Vec<u8> = (0..number())
+                    .map(|place| content(self.written + place as u64))
+                    .collect();
+                assert_eq!(self.stack.write_urgent(now, id, &bytes), Ok(bytes.len()));
+                self.written += bytes.len() as u64;
+            }
+            "hold-probes" => self.stack.hold_probes(now, id, true).unwrap(),
+            "probed" => assert!(self.stack.take_probe(id), "\n{}", self.log),
+            "not-probed" => assert!(!self.stack.take_probe(id), "\n{}", self.log),
+            "answer-probe" => self.stack.answer_probe(now, id).unwrap(),
             "finish" => self.stack.finish(now, id).unwrap(),
             "close" => self.stack.close(now, id).unwrap(),
+            "shutdown-read" => self.stack.shutdown_read(now, id).unwrap(),
+            "finished" => assert!(std::mem::take(&mut self.finished), "\n{}", self.log),
+            "not-finished" => assert!(!self.finished, "\n{}", self.log),
             "abort" => self.stack.abort(now, id).unwrap(),
             "state" => {
                 let state = self.stack.info(id).map(|info| info.state.to_string());
                 assert_eq!(state.as_deref(), Some(argument), "\n{}", self.log);
             }
-            "closed" => assert_eq!(self.closed.as_deref(), Some(argument), "\n{}", self.log),
+            "closed" => {
+                let reason = self
+                    .closed
+                    .as_deref()
+                    .map(|reason| reason.replace(['(', ')'], "-"));
+                assert_eq!(reason.as_deref(), Some(argument), "\n{}", self.log);
+            }
             "cwnd" => {
                 let info = self.stack.info(id).unwrap();
                 assert_eq!(
@@ -239,6 +302,38 @@ impl Trace {
         }
     }
 
+    /// An ICMP error from a router, which quotes the first 8 bytes of a segment of ours.
+    fn build_icmp(&self, kind: u8, code: u8, seq: u32, mtu: u16) -> Vec<u8> {
+        let ip = |source, destination, protocol, payload_len| Ipv4Repr {
+            dscp: 0,
+            ecn: 0,
+            identification: 0,
+            dont_fragment: true,
+            more_fragments: false,
+            fragment_offset: 0,
+            time_to_live: 64,
+            protocol,
+            source,
+            destination,
+            options: &[],
+            payload_len,
+        };
+        let mut packet = vec![0; 56];
+        let router = Ipv4Addr::new(10, 0, 0, 9);
+        ip(router, LOCAL, IpProtocol::ICMP, 36).emit(&mut packet).unwrap();
+        ip(LOCAL, REMOTE, IpProtocol::TCP, 1480)
+            .emit(&mut packet[28..])
+            .unwrap();
+        packet[48..50].copy_from_slice(&self.ports.0.to_be_bytes());
+        packet[50..52].copy_from_slice(&self.ports.1.to_be_bytes());
+        let number = self.iss.unwrap_or(SeqNum::new(0)) + seq;
+        packet[52..56].copy_from_slice(&number.get().to_be_bytes());
+        packet[20..28].copy_from_slice(&[kind, code, 0, 0, 0, 0, (mtu >> 8) as u8, mtu as u8]);
+        let sum = checksum(&packet[20..]);
+        packet[22..24].copy_from_slice(&sum.to_be_bytes());
+        packet
+    }
+
     fn build(&self, line: &Line) -> Vec<u8> {
         let ours = |number: u32| self.iss.unwrap_or(SeqNum::new(0)) + number;
         let mut options = TcpOptionBlock::new();
@@ -249,7 +344,13 @@ impl Trace {
         if line.sackok {
             push(TcpOption::SackPermitted);
         }
-        if let Some((value, echo_reply)) = line.ts {
+        if let Some((value, mut echo_reply)) = line.ts {
+            if line.echoes_last {
+                echo_reply = self.last_timestamp;
+            }
+            if let Some(millis) = line.echo_at {
+                echo_reply = self.first_timestamp.wrapping_add(millis);
+            }
             push(TcpOption::Timestamps { value, echo_reply });
         }
         if let Some(shift) = line.wscale {
@@ -270,7 +371,11 @@ impl Trace {
             ack: line.ack.map_or(SeqNum::new(0), ours),
             flags: flags(&line.flags),
             window: line.win.unwrap_or(65_535) as u16,
-            urgent_pointer: 0,
+            urgent_pointer: if line.flags.contains('U') {
+                line.len as u16
+            } else {
+                0
+            },
             options: options.as_bytes(),
         };
         let header_len = header.header_len();
@@ -303,7 +408,7 @@ impl Trace {
     fn read_packet(&mut self, bytes: &[u8]) -> Line {
         let ip = IpPacket::parse(bytes).unwrap();
         let IpPacket::V4(v4) = &ip else { panic!("IPv6") };
-        assert!(v4.has_valid_checksum() && v4.dont_fragment());
+        assert!(v4.has_valid_checksum());
         assert_eq!((ip.source(), ip.destination()), (LOCAL.into(), REMOTE.into()));
         let segment = TcpSegment::parse(ip.payload()).unwrap();
         assert!(segment.has_valid_checksum(ip.pseudo_header()));
@@ -322,6 +427,9 @@ impl Trace {
                 .then(|| theirs(segment.ack())),
             win: Some(u32::from(segment.window())),
             marked: v4.ecn() != 0,
+            cut: !v4.dont_fragment(),
+            dscp: Some(v4.dscp()),
+            hops: Some(v4.time_to_live()),
             ..Line::default()
         };
         for option in segment.options().map(Result::unwrap) {
@@ -329,7 +437,12 @@ impl Trace {
                 TcpOption::MaximumSegmentSize(mss) => line.mss = Some(mss),
                 TcpOption::WindowScale(shift) => line.wscale = Some(shift),
                 TcpOption::SackPermitted => line.sackok = true,
-                TcpOption::Timestamps { value, echo_reply } => line.ts = Some((value, echo_reply)),
+                TcpOption::Timestamps { value, echo_reply } => {
+                    line.ts = Some((value, echo_reply));
+                    self.last_timestamp = value;
+                    let elapsed = self.now.since(START).as_nanos() / 1_000_000;
+                    self.first_timestamp = value.wrapping_sub(elapsed as u32);
+                }
                 TcpOption::Sack(blocks) => {
                     line.sack = blocks
                         .iter()
@@ -362,7 +475,15 @@ impl Line {
                 "wscale" => line.wscale = Some(number().parse().unwrap()),
                 "sackok" => line.sackok = true,
                 "ce" | "ect" => line.marked = true,
-                "ts" => line.ts = Some((number().parse().unwrap(), number().parse().unwrap())),
+                "cut" => line.cut = true,
+                "dscp" => line.dscp = Some(number().parse().unwrap()),
+                "hops" => line.hops = Some(number().parse().unwrap()),
+                "ts" => {
+                    let (value, echo) = (number().parse().unwrap(), number());
+                    line.echoes_last = echo == "last";
+                    line.echo_at = echo.strip_prefix('@').map(|millis| millis.parse().unwrap());
+                    line.ts = Some((value, echo.parse().unwrap_or(0)));
+                }
                 "sack" => {
                     let blocks = number().split(',').map(|block| block.split_once('-').unwrap());
                     line.sack = blocks
@@ -389,18 +510,29 @@ impl Line {
             ts,
             sack,
             marked,
+            cut,
+            dscp,
+            hops,
+            echoes_last: _,
+            echo_at: _,
         } = expected;
-        *flags == self.flags
+        // Segments that go together end with PSH wherever they are in the stream.
+        let same_flags =
+            *flags == self.flags || (!flags.contains('P') && *flags == self.flags.replace('P', ""));
+        same_flags
             && *seq == self.seq
             && *len == self.len
             && *ack == self.ack
             && win.is_none_or(|win| Some(win) == self.win)
             && mss.is_none_or(|mss| Some(mss) == self.mss)
             && wscale.is_none_or(|wscale| Some(wscale) == self.wscale)
+            && dscp.is_none_or(|dscp| Some(dscp) == self.dscp)
+            && hops.is_none_or(|hops| Some(hops) == self.hops)
             && (!sackok || self.sackok)
             && ts.is_none_or(|ts| self.ts.is_some_and(|got| got.1 == ts.1))
             && *sack == self.sack
             && *marked == self.marked
+            && *cut == self.cut
     }
 }
 
@@ -409,7 +541,7 @@ fn content(place: u64) -> u8 {
     (place % 251) as u8
 }
 
-const LETTERS: [(char, TcpFlags); 7] = [
+const LETTERS: [(char, TcpFlags); 8] = [
     ('S', TcpFlags::SYN),
     ('F', TcpFlags::FIN),
     ('R', TcpFlags::RST),
@@ -417,6 +549,7 @@ const LETTERS: [(char, TcpFlags); 7] = [
     ('.', TcpFlags::ACK),
     ('E', TcpFlags::ECE),
     ('W', TcpFlags::CWR),
+    ('U', TcpFlags::URG),
 ];
 
 fn flags(letters: &str) -> TcpFlags {

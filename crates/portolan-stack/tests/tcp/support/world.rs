@@ -1,6 +1,6 @@
-//! Two hosts, `10.0.0.1` and `10.0.0.2`, and a program on each.
+//! Two hosts, and a program on each.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use portolan_core::table::{Device, Host};
 use portolan_stack::{
@@ -73,6 +73,10 @@ pub(crate) struct World {
     pub(crate) segments: u64,
     pub(crate) events: Vec<(usize, Event)>,
     buffer: Vec<u8>,
+    /// When each end sent something last, and its longest timeout since.
+    last_sent: [(Instant, Duration); 2],
+    /// How much each end has had to send or to be acknowledged since it sent something last, and since when so much.
+    queued: [Option<(usize, Instant)>; 2],
     /// Whether super-segments are cut before the link, as a device would.
     pub(crate) cuts_segments: bool,
 }
@@ -90,11 +94,24 @@ impl World {
         impairments: [Impairment; 2],
         start: Instant,
     ) -> Self {
+        let addresses = [1, 2].map(|number| IpAddr::from([10, 0, 0, number]));
+        Self::between(addresses, seed, configs, impairments, start)
+    }
+
+    /// A world of hosts with these addresses.
+    pub(crate) fn between(
+        addresses: [IpAddr; 2],
+        seed: u64,
+        configs: [StackConfig; 2],
+        impairments: [Impairment; 2],
+        start: Instant,
+    ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut end = |number: u8, config| {
+        let mut end = |address: IpAddr, config| {
             let mut host = Host::new();
-            let address = SocketAddr::from(([10, 0, 0, number], 80));
-            host.add_address(Device::new(1).unwrap(), address.ip(), Some(24));
+            let prefix = if address.is_ipv4() { 24 } else { 64 };
+            let address = SocketAddr::from((address, 80));
+            host.add_address(Device::new(1).unwrap(), address.ip(), Some(prefix));
             End {
                 stack: Stack::new(config, host, rng.random()),
                 address,
@@ -104,7 +121,7 @@ impl World {
                 accept_salts: (0, 0),
             }
         };
-        let ends = [end(1, configs[0]), end(2, configs[1])];
+        let ends = [end(addresses[0], configs[0]), end(addresses[1], configs[1])];
         let links = impairments.map(|impairment| Link::new(impairment, ChaCha8Rng::from_rng(&mut rng)));
         Self {
             now: start,
@@ -113,6 +130,8 @@ impl World {
             segments: 0,
             events: Vec::new(),
             buffer: vec![0; 65_535],
+            last_sent: [(start, Duration::ZERO); 2],
+            queued: [None; 2],
             cuts_segments: false,
         }
     }
@@ -152,6 +171,7 @@ impl World {
                 return false;
             };
             assert!(next <= end, "not done at {}: {:#?}", self.now, self.state());
+            self.check_for_stalls(next);
             self.now = next;
             self.step();
         }
@@ -169,6 +189,44 @@ impl World {
             self.step();
         }
         self.now = end;
+    }
+
+    /// Whoever has something to send, or to be acknowledged, must let the peer hear from it: at the latest when
+    /// the retransmission timer or that of a shut window fires. While acknowledgments come one by one on a slow link for
+    /// what was sent all at once, each starts that timer anew (RFC 6298, rule 5.3), and there is nothing to send.
+    ///
+    /// # Panics
+    /// If an end is silent for more than three times its timeout, and nothing of it was acknowledged in that time,
+    /// `next` being when something happens next.
+    fn check_for_stalls(&mut self, next: Instant) {
+        for from in 0..2 {
+            let (at, mut timeout) = self.last_sent[from];
+            // Three times the least timeout there is.
+            if next.since(at) <= Duration::from_millis(600) {
+                continue;
+            }
+            let end = &self.ends[from];
+            let mut queued = 0;
+            for info in end.conversations.iter().filter_map(|it| end.stack.info(it.id)) {
+                // An acknowledgment may shorten it, and what it lets go may still be paced.
+                timeout = timeout.max(info.rto);
+                queued += info.send_queue;
+            }
+            let since = match self.queued[from] {
+                None => at,
+                Some((before, since)) if before == queued => since,
+                Some(_) => self.now,
+            };
+            self.queued[from] = Some((queued, since));
+            let silence = next.since(since);
+            assert!(
+                queued == 0 || silence <= timeout * 3,
+                "end {from} is silent for {silence:?} at {}: {:#?}",
+                self.now,
+                self.state()
+            );
+            self.last_sent[from].1 = timeout;
+        }
     }
 
     /// What a failed test prints.
@@ -234,6 +292,8 @@ impl World {
         let mut any = false;
         while let Some(transmit) = self.ends[from].stack.poll_transmit(self.now, &mut self.buffer) {
             any = true;
+            self.last_sent[from] = (self.now, Duration::ZERO);
+            self.queued[from] = None;
             let bytes = self.buffer[..transmit.len].to_vec();
             let offload = transmit.offload;
             if !self.cuts_segments {

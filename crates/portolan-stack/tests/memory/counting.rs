@@ -1,0 +1,49 @@
+//! An allocator that counts what this thread holds: the sizes asked for, rounded as glibc's malloc rounds them. Each
+//! test is a thread, so they do not count each other.
+
+#![expect(unsafe_code, reason = "an allocator cannot be written without")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The bytes that are allocated now.
+pub(crate) fn held() -> usize {
+    HELD.get()
+}
+
+/// How often memory was asked for.
+pub(crate) fn calls() -> usize {
+    CALLS.get()
+}
+
+/// Eight bytes of header, sixteen of alignment, at least 32.
+fn rounded(size: usize) -> usize {
+    (size + 8).next_multiple_of(16).max(32)
+}
+
+// SAFETY: every call goes to `System` with the arguments it came with, and the counters, which need no
+// allocation, touch no memory of the caller's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.set(HELD.get().wrapping_add(rounded(layout.size())));
+        CALLS.set(CALLS.get() + 1);
+        // SAFETY: the caller's promises about `layout` are handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        HELD.set(HELD.get().wrapping_sub(rounded(layout.size())));
+        // SAFETY: `pointer` came from `alloc` above, which is `System`'s, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
