@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Name(commands::name::Args),
     Parse(commands::parse::Args),
     Pick(commands::pick::Args),
+    Run(Box<commands::run::Args>),
+    Spaces(commands::spaces::Args),
     Decode(commands::decode::Args),
     Explain(commands::explain::Args),
     Completions(commands::completions::Args),
@@ -61,6 +63,8 @@ impl Invocation {
             Command::Who(args) => commands::who::run(&args, self.verbose, output),
             Command::Name(args) => commands::name::run(&args, output),
             Command::Parse(args) => commands::parse::run(&args, output),
+            Command::Run(args) => commands::run::run(&args, self.verbose),
+            Command::Spaces(args) => commands::spaces::run(&args, output),
             Command::Pick(args) => commands::pick::run(&args, output),
             Command::Decode(args) => commands::decode::run(&args, output),
             Command::Explain(args) => commands::explain::run(&args, self.verbose, output),
@@ -73,7 +77,7 @@ impl Invocation {
 /// What a command line asks for.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Run(Invocation),
+    Run(Box<Invocation>),
     /// `--help`, `--version`: a text of the command line itself.
     Print(StyledStr),
 }
@@ -98,11 +102,11 @@ impl Request {
 pub(crate) fn parse() -> Result<Request, Failure> {
     let words = with_command_first(std::env::args_os().collect());
     match Cli::try_parse_from(&words) {
-        Ok(cli) => Ok(Request::Run(Invocation {
+        Ok(cli) => Ok(Request::Run(Box::new(Invocation {
             named: cli.command.is_some(),
             command: cli.command.unwrap_or(Command::List(cli.list)),
             verbose: cli.verbose > 0,
-        })),
+        }))),
         Err(error) if !error.use_stderr() => Ok(Request::Print(error.render())),
         Err(error) => {
             let command = Cli::command();

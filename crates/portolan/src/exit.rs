@@ -12,6 +12,8 @@ pub(crate) enum Answer {
     Yes,
     /// The answer is no: code 1.
     No,
+    /// A program was run: its own code.
+    Program(u8),
 }
 
 /// Why a command could not answer.
@@ -25,6 +27,8 @@ pub(crate) enum Failure {
     NotPermitted(String),
     /// The system failed: code 4.
     System(String),
+    /// The program to be run could not be started, through no fault of its own: code 125.
+    Run(String),
     /// The program to be run is not there: code 127, as in a shell.
     ProgramNotFound(String),
     /// The program to be run cannot be executed: code 126, as in a shell.
@@ -43,11 +47,13 @@ impl From<io::Error> for Failure {
 pub(crate) fn report(answer: Result<Answer, Failure>) -> ExitCode {
     let (text, code) = match answer {
         Ok(Answer::Yes) => return ExitCode::SUCCESS,
+        Ok(Answer::Program(code)) => return ExitCode::from(code),
         Ok(Answer::No) => return ExitCode::from(1),
         Err(Failure::Usage(text)) => (text, 2),
         Err(Failure::No(text)) => (text, 1),
         Err(Failure::NotPermitted(text)) => (text, 3),
         Err(Failure::System(text)) => (text, 4),
+        Err(Failure::Run(text)) => (text, 125),
         Err(Failure::ProgramNotFound(text)) => (text, 127),
         Err(Failure::ProgramNotExecutable(text)) => (text, 126),
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {

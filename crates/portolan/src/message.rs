@@ -17,6 +17,11 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{PREFIX}{}", one_line(text));
 }
 
+/// The same without a name before it, for what other programs look for.
+pub(crate) fn say_line(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", one_line(text));
+}
+
 /// Prints a failure, shortened in the middle if it is long.
 pub(crate) fn say_failure(text: &str) {
     let text = shortened(&one_line(text), MAX_LINE - 1 - PREFIX.len());

@@ -10,6 +10,9 @@ use portolan_core::Escaped;
 /// Of what was typed a message shows at most so many characters.
 const MAX_SHOWN: usize = 80;
 
+/// Why a program that joins a space has few options.
+const JOINED: &str = "a program that joins a space has its user, network, ports and policy";
+
 /// What clap found wrong with `words`, the program's name first; `command` is the one whose help says more.
 pub(crate) fn fault(error: &clap::Error, words: &[OsString], command: Option<&str>) -> String {
     let texts = |kind| match error.get(kind) {
@@ -54,13 +57,23 @@ pub(crate) fn fault(error: &clap::Error, words: &[OsString], command: Option<&st
             ),
             did_you_mean(ContextKind::SuggestedSubcommand),
         ),
+        ErrorKind::MissingRequiredArgument if command == Some("run") => (
+            "run needs a program to run".to_owned(),
+            Some(
+                "write it behind --, as in: portolan run -p 8080:80 -- python3 -m http.server 80".to_owned(),
+            ),
+        ),
         ErrorKind::MissingRequiredArgument => (format!("{argument} is required"), None),
         ErrorKind::ArgumentConflict => {
             let other = shown(&text(ContextKind::PriorArg));
             if other == argument || other.is_empty() {
                 (format!("{argument} is given more than once"), None)
             } else {
-                (format!("{argument} and {other} exclude each other"), None)
+                let joins = [&argument, &other].iter().any(|name| name.starts_with("--join "));
+                (
+                    format!("{argument} and {other} exclude each other"),
+                    joins.then(|| JOINED.to_owned()),
+                )
             }
         }
         ErrorKind::TooManyValues => (

@@ -6,6 +6,7 @@
 mod churn;
 #[path = "../../portolan-host/tests/private/mod.rs"]
 mod private;
+mod unshared;
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -283,7 +284,7 @@ fn hidden_processes_are_counted_and_said() {
     if fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) != 0) {
         return skipped("hidden_processes_are_counted_and_said: a second user needs root");
     }
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = unshared::listener();
     let port = listener.local_addr().unwrap().port();
     // The build directory may be closed to others.
     let directory = tempfile::tempdir().unwrap();

@@ -2,9 +2,10 @@
 //! the code that says so.
 #![cfg(target_os = "linux")]
 
+mod unshared;
+
 use std::ffi::OsStr;
 use std::fs::File;
-use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Output, Stdio};
 
@@ -216,12 +217,9 @@ fn help_that_cannot_be_written_is_an_error_and_a_closed_pipe_is_none() {
 
 #[test]
 fn each_port_that_nobody_holds_is_named() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = unshared::listener();
     let held = listener.local_addr().unwrap().port();
-    let free = {
-        let other = TcpListener::bind("127.0.0.1:0").unwrap();
-        other.local_addr().unwrap().port()
-    };
+    let free = unshared::port();
     let word = format!("{free}/tcp");
     let output = portolan(["who", &held.to_string(), &word, "--space", "host"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");

@@ -1,7 +1,9 @@
 //! `portolan explain bind` as people and programs see it. No test here needs a privilege.
 #![cfg(target_os = "linux")]
 
-use std::net::{TcpListener, UdpSocket};
+mod unshared;
+
+use std::net::UdpSocket;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -21,11 +23,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn a_free_port_is_a_yes() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = unshared::port();
     let output = explain(&["tcp", &format!("127.0.0.1:{port}")]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(
@@ -37,7 +35,7 @@ fn a_free_port_is_a_yes() {
 
 #[test]
 fn a_listener_in_the_way_is_a_no_that_names_its_process() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = unshared::listener();
     let port = listener.local_addr().unwrap().port();
     for socket in [format!(":{port}"), format!("{port}"), format!("[::]:{port}")] {
         let output = explain(&["tcp", &socket]);

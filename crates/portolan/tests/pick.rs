@@ -1,6 +1,8 @@
 //! `portolan pick`, run as a person or a program runs it.
 #![cfg(target_os = "linux")]
 
+mod unshared;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
@@ -79,7 +81,7 @@ fn json_is_one_document() {
 
 #[test]
 fn when_too_few_are_free_the_answer_is_no() {
-    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let taken = unshared::listener();
     let port = taken.local_addr().unwrap().port().to_string();
     let output = pick(&["--range", &port]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));

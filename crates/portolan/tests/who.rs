@@ -1,13 +1,23 @@
 //! `portolan who` against sockets that the tests make on loopback.
 #![cfg(target_os = "linux")]
 
+mod unshared;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+
+/// One test at a time: a process that another thread has just forked holds the sockets of this one until it executes
+/// its program, and would be found.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn who(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_portolan"))
@@ -30,7 +40,7 @@ struct Holder {
 
 impl Holder {
     fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = unshared::listener();
         let port = listener.local_addr().unwrap().port();
         Self::of(listener.into(), port)
     }
@@ -84,6 +94,7 @@ impl Drop for Holder {
 
 #[test]
 fn the_holder_is_told_in_full() {
+    let _alone = alone();
     let holder = Holder::start();
     let output = who(&[&holder.port.to_string()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -107,7 +118,8 @@ fn the_holder_is_told_in_full() {
 
 #[test]
 fn the_document_names_holders_sockets_and_connections() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let _alone = alone();
+    let listener = unshared::listener();
     let port = listener.local_addr().unwrap().port();
     let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     let _server = listener.accept().unwrap();
@@ -136,11 +148,8 @@ fn the_document_names_holders_sockets_and_connections() {
 
 #[test]
 fn a_port_that_nobody_holds_is_a_no() {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let _alone = alone();
+    let free = unshared::port();
     let output = who(&[&free.to_string(), "--space", "host"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(text(&output.stdout), "");
@@ -153,6 +162,7 @@ fn a_port_that_nobody_holds_is_a_no() {
 
 #[test]
 fn a_protocol_narrows_the_question() {
+    let _alone = alone();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = socket.local_addr().unwrap().port();
     // Somebody else may hold the same number for the other protocol.
@@ -175,6 +185,7 @@ fn a_protocol_narrows_the_question() {
 
 #[test]
 fn without_a_terminal_nothing_is_ended() {
+    let _alone = alone();
     let mut holder = Holder::start();
     let output = who(&[&holder.port.to_string(), "--kill"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -184,12 +195,13 @@ fn without_a_terminal_nothing_is_ended() {
 
 #[test]
 fn a_holder_is_ended_by_the_signal_that_was_asked_for() {
+    let _alone = alone();
     use std::os::unix::process::ExitStatusExt as _;
     for (option, signal) in [
         ("--kill", 15),
         ("--kill=KILL", 9),
-        ("--kill=SIGHUP", 1),
-        ("--kill=2", 2),
+        ("--kill=SIGUSR1", 10),
+        ("--kill=12", 12),
     ] {
         let mut holder = Holder::start();
         let output = who(&[&holder.port.to_string(), option, "--yes"]);
@@ -203,7 +215,8 @@ fn a_holder_is_ended_by_the_signal_that_was_asked_for() {
 
 #[test]
 fn sockets_are_closed_and_their_program_lives() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let _alone = alone();
+    let listener = unshared::listener();
     let port = listener.local_addr().unwrap().port();
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     let (mut server, _) = listener.accept().unwrap();
@@ -243,7 +256,8 @@ fn connected(local: SocketAddrV4, remote: SocketAddrV4) -> Holder {
 
 #[test]
 fn those_who_are_merely_connected_from_the_port_are_left_alone() {
-    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let _alone = alone();
+    let server = unshared::listener();
     let remote = SocketAddrV4::new(Ipv4Addr::LOCALHOST, server.local_addr().unwrap().port());
     let mut holder = Holder::start();
     let local = SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, 2), holder.port);
@@ -263,6 +277,7 @@ fn those_who_are_merely_connected_from_the_port_are_left_alone() {
 
 #[test]
 fn the_same_number_in_another_port_space_is_left_alone_until_that_is_named() {
+    let _alone = alone();
     let mut holder = Holder::start();
     let port = holder.port.to_string();
     let Some(mut stranger) = Holder::start_elsewhere(holder.port) else {
@@ -291,10 +306,9 @@ fn the_same_number_in_another_port_space_is_left_alone_until_that_is_named() {
 
 #[test]
 fn a_port_that_stays_bound_after_its_socket_was_closed_is_said_to() {
+    let _alone = alone();
     // The kernel lets go only of a port that it chose itself.
-    let chosen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = chosen.local_addr().unwrap().port();
-    drop(chosen);
+    let port = unshared::port();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let datagrams = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let port = port.to_string();
@@ -329,6 +343,7 @@ fn a_port_that_stays_bound_after_its_socket_was_closed_is_said_to() {
 
 #[test]
 fn the_document_and_the_text_name_the_same_second() {
+    let _alone = alone();
     // One of the two starts in the second half of a second, which must not be rounded up.
     let first = Holder::start();
     std::thread::sleep(std::time::Duration::from_millis(500));
@@ -352,6 +367,7 @@ fn the_document_and_the_text_name_the_same_second() {
 
 #[test]
 fn a_wrong_port_is_told_in_one_line() {
+    let _alone = alone();
     for (word, part) in [
         ("70000", "70000"),
         ("80-", "80-"),

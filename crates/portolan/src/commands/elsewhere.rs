@@ -10,9 +10,9 @@ use crate::output::Output;
 
 /// A module in the place of the command's own: with the same names, so that the command line need not know.
 macro_rules! needs_linux {
-    ($command:ident($($flag:ty),*), $about:literal) => {
+    ($command:ident($($with:ty),*), $about:literal) => {
         pub(crate) mod $command {
-            use super::{Answer, Failure, OsString, Output, refusal};
+            use super::{Answer, Failure, OsString, refusal};
 
             #[doc = $about]
             #[derive(Debug, clap::Args)]
@@ -23,7 +23,7 @@ macro_rules! needs_linux {
                 words: Vec<OsString>,
             }
 
-            pub(crate) fn run(args: &Args, $(_: $flag,)* _: &mut Output) -> Result<Answer, Failure> {
+            pub(crate) fn run(args: &Args, $(_: $with),*) -> Result<Answer, Failure> {
                 Err(refusal(stringify!($command), &args.words))
             }
         }
@@ -31,12 +31,29 @@ macro_rules! needs_linux {
 }
 
 needs_linux!(
-    explain(bool),
+    explain(bool, &mut super::Output),
     "Tell where a packet would go (built for Linux only)"
 );
-needs_linux!(list(bool, bool), "List open ports (built for Linux only)");
-needs_linux!(who(bool), "Tell who holds a port (built for Linux only)");
-needs_linux!(pick(), "Print free ports (built for Linux only)");
+needs_linux!(
+    list(bool, bool, &mut super::Output),
+    "List open ports (built for Linux only)"
+);
+needs_linux!(
+    who(bool, &mut super::Output),
+    "Tell who holds a port (built for Linux only)"
+);
+needs_linux!(
+    pick(&mut super::Output),
+    "Print free ports (built for Linux only)"
+);
+needs_linux!(
+    spaces(&mut super::Output),
+    "List running port spaces, and change them (built for Linux only)"
+);
+needs_linux!(
+    run(bool),
+    "Run a program in a port space of its own (built for Linux only)"
+);
 
 fn refusal(command: &str, words: &[OsString]) -> Failure {
     let mut asked = format!("portolan {command}");

@@ -14,7 +14,11 @@ pub(crate) mod parse;
 #[cfg(not(portolan_elsewhere))]
 pub(crate) mod pick;
 #[cfg(not(portolan_elsewhere))]
+pub(crate) mod run;
+#[cfg(not(portolan_elsewhere))]
+pub(crate) mod spaces;
+#[cfg(not(portolan_elsewhere))]
 pub(crate) mod who;
 
 #[cfg(portolan_elsewhere)]
-pub(crate) use elsewhere::{explain, list, pick, who};
+pub(crate) use elsewhere::{explain, list, pick, run, spaces, who};

@@ -30,6 +30,8 @@ pub(crate) struct SocketObject<'a> {
     space: Shown<&'a SpaceName>,
     inode: u64,
     uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_by: Option<&'a str>,
     owners: Owners<'a>,
     ownerless: Option<OwnerlessObject<'a>>,
     reach: Option<ReachObject>,
@@ -65,6 +67,7 @@ impl<'a> SocketObject<'a> {
             space: Shown(&space.name),
             inode: socket.inode,
             uid: socket.uid,
+            published_by: snapshot.published.get(&index).map(|by| &*by.space),
             owners: Owners {
                 snapshot,
                 owners: match ownership {

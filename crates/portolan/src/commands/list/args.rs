@@ -52,9 +52,12 @@ pub(crate) struct Args {
     /// Sockets in these states: listen, established, time-wait, …, or connected, synchronized, bucket, big, all
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = parse_state)]
     state: Vec<StateSet>,
-    /// Sockets of one port space: host, a name of `ip netns`, a PID, a container or `net:[INODE]`
+    /// Sockets of one port space: host, one of `portolan spaces` or `ip netns`, a PID, a container or `net:[INODE]`
     #[arg(long, value_name = "SPACE", value_parser = NonEmptyStringValueParser::new())]
     pub(super) space: Option<String>,
+    /// The flows between a space of `portolan run` and the world, as its gateway sees them
+    #[arg(long, requires = "space", conflicts_with_all = ["ndjson", "csv", "output", "quiet", "info"])]
+    pub(super) flows: bool,
     /// How to print: table, wide (every column), json, ndjson or csv
     #[arg(short, long, value_name = "FORMAT", help_heading = "Output")]
     output: Option<Format>,

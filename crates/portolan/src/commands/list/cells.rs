@@ -266,7 +266,13 @@ impl<'a> Source<'a> {
     /// `nginx (812)`, `nginx ×5 (812…)`, and several names with commas.
     fn write_owner(&self, index: usize, socket: &Socket, out: &mut String) -> fmt::Result {
         match self.snapshot.ownership.get(index) {
-            Some(Ownership::Held(owners)) => self.write_owners(owners, out),
+            Some(Ownership::Held(owners)) => {
+                self.write_owners(owners, out)?;
+                match self.snapshot.published.get(&index) {
+                    Some(by) => write!(out, " in {}", by.space),
+                    None => Ok(()),
+                }
+            }
             Some(Ownership::Nobody(ownerless)) => {
                 let mut users = self.users.borrow_mut();
                 let uid = socket.uid;

@@ -29,6 +29,7 @@ use self::args::Format;
 use self::cells::{Cell, Show, Source};
 use self::rows::Rows;
 use crate::cli::similar_command;
+use crate::commands::spaces;
 use crate::exit::{Answer, Failure};
 use crate::output::Output;
 use crate::text::address::EndText;
@@ -44,9 +45,13 @@ struct Wanted {
 }
 
 pub(crate) fn run(args: &Args, verbose: bool, named: bool, output: &mut Output) -> Result<Answer, Failure> {
+    if let (true, Some(space)) = (args.flows, &args.space) {
+        return spaces::flows(space, args.format() == Format::Json, output);
+    }
     let (services, services_warning) = services::load(Path::new(services::FILE));
     let wanted = Wanted::new(args, &services)?;
-    let snapshot = Snapshot::take(&wanted.query(args)).map_err(space_failure)?;
+    let mut snapshot = Snapshot::take(&wanted.query(args)).map_err(space_failure)?;
+    spaces::name_spaces(&mut snapshot);
     let rows = wanted.rows(&snapshot, &services, args);
     if rows.is_empty()
         && !named
@@ -117,10 +122,7 @@ impl Wanted {
             protocols: self.protocols,
             states: self.states,
             local_ports: self.selection.local_ports(!self.shows_connections()),
-            space: args
-                .space
-                .as_deref()
-                .map_or(SpaceSelect::Every, SpaceSelect::from_text),
+            space: args.space.as_deref().map_or(SpaceSelect::Every, spaces::select),
             owners: args.format() != Format::Quiet || self.selection.needs_owners(),
             tcp_info: args.info,
         }

@@ -61,6 +61,8 @@ struct Holder<'a> {
     space: Shown<&'a SpaceName>,
     pid: Option<i32>,
     ownerless: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published_by: Option<&'a str>,
     name: Option<Cow<'a, str>>,
     cwd: Option<Cow<'a, str>>,
     started: Option<Shown<Timestamp>>,
@@ -95,6 +97,11 @@ impl<'a> Holder<'a> {
             space: Shown(&snapshot.space(usage.space).name),
             pid,
             ownerless,
+            published_by: usage
+                .sockets
+                .iter()
+                .find_map(|index| snapshot.published.get(index))
+                .map(|by| &*by.space),
             name: process.map(|process| json_text(process.name.as_bytes())),
             cwd: process
                 .and_then(|process| process.cwd.as_ref())

@@ -33,9 +33,14 @@ pub(super) fn run(
                     usage.protocol,
                     place(snapshot.space(usage.space))
                 ));
-                target
-                    .inodes
-                    .extend(usage.sockets.iter().map(|&index| snapshot.sockets[index].inode));
+                for index in &usage.sockets {
+                    // Of a published port what counts is the socket behind it.
+                    match snapshot.published.get(index).map(|by| by.inode) {
+                        None => target.inodes.push(snapshot.sockets[*index].inode),
+                        Some(Some(inode)) => target.inodes.push(inode),
+                        Some(None) => target.is_for_all = true,
+                    }
+                }
             }
             PortHolder::Nobody(_) if usage.holder.is_somebody() => unnamed += 1,
             PortHolder::Nobody(_) => {}
@@ -89,6 +94,8 @@ pub(super) fn run(
 struct Target {
     ports: Vec<String>,
     inodes: Vec<u64>,
+    /// It is the program of a space that publishes the port, and holds nothing there.
+    is_for_all: bool,
 }
 
 /// Whether the signal was sent: not to a process that has let go of the sockets.
@@ -98,6 +105,10 @@ fn end(
     target: &Target,
     signal: Signal,
 ) -> Result<bool, HandleError> {
+    if target.is_for_all {
+        handle.send_signal(signal)?;
+        return Ok(true);
+    }
     for inode in &target.inodes {
         if handle.still_holds(root, *inode)? {
             handle.send_signal(signal)?;

@@ -80,7 +80,8 @@ pub(crate) fn run(args: &Args, verbose: bool, output: &mut Output) -> Result<Ans
     let (services, services_warning) = services::load(Path::new(services::FILE));
     let wanted = Wanted::parse(args, &services)?;
     let query = wanted.query(args);
-    let snapshot = Snapshot::take(&query).map_err(space_failure)?;
+    let mut snapshot = Snapshot::take(&query).map_err(space_failure)?;
+    crate::commands::spaces::name_spaces(&mut snapshot);
     let uses = snapshot.port_uses(|protocol, port| wanted.includes(protocol, port));
     let ancestors = ancestors(&snapshot, &uses);
 
@@ -190,7 +191,7 @@ impl Wanted {
             space: args
                 .space
                 .as_deref()
-                .map_or(SpaceSelect::Every, SpaceSelect::from_text),
+                .map_or(SpaceSelect::Every, crate::commands::spaces::select),
             owners: true,
             tcp_info: false,
         }

@@ -84,7 +84,17 @@ fn write_use(
         }
     }
     let space = snapshot.space(usage.space);
-    if snapshot.spaces.len() > 1 || space.name != SpaceName::Host {
+    let mut published = usage
+        .sockets
+        .iter()
+        .filter_map(|index| snapshot.published.get(index));
+    if let Some(by) = published.next() {
+        field(
+            out,
+            "space",
+            &format!("{}, which publishes the port here", by.space),
+        )?;
+    } else if snapshot.spaces.len() > 1 || space.name != SpaceName::Host {
         field(out, "space", &chosen::name(space))?;
     }
     let listens = usage
