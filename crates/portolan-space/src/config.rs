@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
+use crate::capabilities::Capabilities;
 use crate::error::SpaceError;
 use crate::membership::Membership;
 use crate::subnets::{Subnet, Subnets};
@@ -19,8 +20,8 @@ pub struct SpaceConfig {
     pub identity: Identity,
     /// Also map the ranges that /etc/subuid and /etc/subgid give this user, by newuidmap and newgidmap.
     pub sub_ids: bool,
-    /// The program keeps the capabilities that the user namespace gives; they hold for the space alone.
-    pub keep_capabilities: bool,
+    /// What the program may do in the space beyond its user's rights.
+    pub capabilities: Capabilities,
     /// Which network namespace.
     pub network: Network,
     /// Its addresses; see [`Subnets::choose`].
@@ -47,7 +48,7 @@ impl SpaceConfig {
             program,
             identity: Identity::Caller,
             sub_ids: false,
-            keep_capabilities: false,
+            capabilities: Capabilities::NONE,
             network: Network::New,
             subnets,
             mtu: 1500,

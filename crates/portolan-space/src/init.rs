@@ -96,9 +96,7 @@ fn ready(plan: &Plan<'_>, channel: &Channel, sockets: &Channel) -> std::result::
     // The program, though it may be root inside, must neither trace us nor read our memory.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(process)?;
     if matches!(plan.config.network, Network::Space(_)) {
-        if !plan.config.keep_capabilities {
-            sandbox::drop_held_capabilities().map_err(|error| (Step::Capabilities, error))?;
-        }
+        keep_capabilities_of(plan)?;
         return channel.send(Message::Ready).map_err(process);
     }
     let shown = show_files(&plan.config.files).and_then(|()| hide_directories(&plan.config.hidden));
@@ -115,10 +113,14 @@ fn ready(plan: &Plan<'_>, channel: &Channel, sockets: &Channel) -> std::result::
             channel.send_with(Message::Namespaces, &namespaces)
         })
         .map_err(process)?;
-    if !plan.config.keep_capabilities {
-        sandbox::drop_held_capabilities().map_err(|error| (Step::Capabilities, error))?;
-    }
+    keep_capabilities_of(plan)?;
     channel.send(Message::Ready).map_err(process)
+}
+
+/// Gives up every capability but those that the program is to have.
+fn keep_capabilities_of(plan: &Plan<'_>) -> std::result::Result<(), (Step, Errno)> {
+    let kept = plan.config.capabilities.set();
+    sandbox::keep_held_capabilities(kept).map_err(|error| (Step::Capabilities, error))
 }
 
 /// Covers files by others. They lie in a file system in memory, which is mounted on /proc for a moment, since there is
@@ -226,9 +228,7 @@ fn prepare_program(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     }
     // No set-uid program inside gains anything by being one.
     rustix::thread::set_no_new_privs(true)?;
-    if !plan.config.keep_capabilities {
-        sandbox::drop_held_capabilities()?;
-    }
+    sandbox::hand_down_capabilities(plan.config.capabilities.set())?;
     if matches!(plan.config.network, Network::Space(_)) {
         // Its maker may have no right to open one any more.
         let own = pidfd_open(getpid(), PidfdFlags::empty())?;

@@ -20,6 +20,7 @@
 //! may be hostile writes.
 #![cfg(target_os = "linux")]
 
+mod capabilities;
 mod channel;
 mod config;
 mod device;
@@ -43,6 +44,7 @@ mod space;
 mod subnets;
 mod sys;
 
+pub use capabilities::{Capabilities, UnknownCapability};
 pub use config::{Identity, Network, Program, ShownFile, SpaceConfig};
 pub use device::{DEVICE_NAME, Device, DeviceKind, INSIDE_MAC, OUTSIDE_MAC};
 pub use error::{Obstacle, SpaceError, Step};

@@ -14,8 +14,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use portolan_space::{
-    DEVICE_NAME, DeviceKind, Ended, Event, Identity, Network, Program, SHORTCUT_MARK, ShownFile, Space,
-    SpaceConfig, SpaceError, Step, Subnets,
+    Capabilities, DEVICE_NAME, DeviceKind, Ended, Event, Identity, Network, Program, SHORTCUT_MARK,
+    ShownFile, Space, SpaceConfig, SpaceError, Step, Subnets,
 };
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
@@ -81,9 +81,19 @@ fn the_program_keeps_its_user_and_has_no_rights() {
         let (text, _) = run(config.clone()).unwrap();
         assert!(text.starts_with("0\n0\n"), "{text}");
         assert!(text.contains("CapEff:\t0000000000000000"), "{text}");
-        config.keep_capabilities = true;
+        // What is asked for, whoever the program is; and nothing more.
+        for identity in [Identity::Root, Identity::Caller] {
+            config.identity = identity;
+            config.capabilities = "chown,net_raw".parse().unwrap();
+            let (text, _) = run(config.clone()).unwrap();
+            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                assert!(text.contains(&format!("{set}:\t0000000000002001")), "{text}");
+            }
+            assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+        }
+        config.capabilities = Capabilities::ALL;
         let (text, _) = run(config).unwrap();
-        assert!(!text.contains("CapEff:\t0000000000000000"), "{text}");
+        assert!(!text.contains("CapEff:\t0000000000"), "{text}");
     });
 }
 
@@ -296,7 +306,7 @@ fn init_can_be_neither_read_nor_killed_from_inside() {
         let text = "kill -9 1; kill -STOP 1; cat /proc/1/environ /proc/1/maps >$OUT 2>&1; exit 4";
         let mut config = script(text);
         config.identity = Identity::Root;
-        config.keep_capabilities = true;
+        config.capabilities = Capabilities::ALL;
         let Some((text, ended)) = run(config) else { return };
         assert_eq!(ended, Ended::Exited(4));
         assert_eq!(text.matches("ermission denied").count(), 2, "{text}");

@@ -4,7 +4,7 @@ use rustix::io::{Errno, Result};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
 };
 
 /// Gives up every capability of the calling thread, and as far as it may the way back to them: ambient, inheritable,
@@ -21,6 +21,28 @@ pub fn drop_capabilities() -> Result<()> {
 /// in it, where it would run the program without them under NO_NEW_PRIVS. For a thread that has that or becomes no program.
 pub(crate) fn drop_held_capabilities() -> Result<()> {
     keep(CapabilitySet::empty())
+}
+
+/// The same, but for those of `wanted` that this thread has.
+pub(crate) fn keep_held_capabilities(wanted: CapabilitySet) -> Result<()> {
+    keep(wanted & capabilities(None)?.permitted)
+}
+
+/// The same, and whatever program the thread becomes has them, root or not, under NO_NEW_PRIVS too.
+pub(crate) fn hand_down_capabilities(wanted: CapabilitySet) -> Result<()> {
+    let kept = wanted & capabilities(None)?.permitted;
+    clear_ambient_capability_set()?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: kept,
+        },
+    )?;
+    each_capability()
+        .filter(|one| kept.contains(*one))
+        .try_for_each(|one| configure_capability_in_ambient_set(one, true))
 }
 
 /// The same, but for the capabilities to take any port, at any interface, and to see who holds one; of those that this
@@ -67,8 +89,7 @@ pub fn be_seen() -> Result<()> {
 }
 
 fn empty_bounding_set() -> Result<()> {
-    for number in 0..u64::BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << number);
+    for capability in each_capability() {
         match capability_is_in_bounding_set(capability) {
             Ok(true) => match remove_capability_from_bounding_set(capability) {
                 Ok(()) => {}
@@ -83,6 +104,11 @@ fn empty_bounding_set() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Those that this library knows, and those that only the kernel does.
+fn each_capability() -> impl Iterator<Item = CapabilitySet> {
+    (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number))
 }
 
 fn keep(kept: CapabilitySet) -> Result<()> {

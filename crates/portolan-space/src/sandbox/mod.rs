@@ -11,7 +11,9 @@ mod memory;
 mod syscalls;
 
 pub use capabilities::{be_seen, drop_capabilities, keep_port_capabilities};
-pub(crate) use capabilities::{drop_held_capabilities, keep_peer_capabilities};
+pub(crate) use capabilities::{
+    drop_held_capabilities, hand_down_capabilities, keep_held_capabilities, keep_peer_capabilities,
+};
 pub use files::{forbid_files, leave_mounts};
 pub use memory::forbid_dumps;
 pub use syscalls::limit_system_calls;

@@ -27,8 +27,8 @@ use portolan_gateway::GatewayConfig;
 use portolan_gateway::control::{About, Directory, SpaceName};
 use portolan_gateway::inbound::raise_descriptor_limit;
 use portolan_space::{
-    Ended, Errands, Facts, Identity, Keeper, Network, Obstacle, Program, Space, SpaceConfig, SpaceError,
-    Step, Subnets, host_addresses, host_routes,
+    Capabilities, Ended, Errands, Facts, Identity, Keeper, Network, Obstacle, Program, Space, SpaceConfig,
+    SpaceError, Step, Subnets, host_addresses, host_routes,
 };
 use rustix::io::Errno;
 
@@ -72,6 +72,10 @@ pub(crate) struct Args {
     /// The program is root inside; outside it stays who it is
     #[arg(long)]
     root: bool,
+    /// What the program may do inside beyond its user's rights: capabilities by name, as `net_raw,chown`, or `all`.
+    /// They hold for the space alone
+    #[arg(long = "cap", value_name = "NAMES")]
+    capabilities: Vec<Capabilities>,
     /// Map the ranges of /etc/subuid and /etc/subgid too, by newuidmap and newgidmap
     #[arg(long)]
     subids: bool,
@@ -102,11 +106,12 @@ pub(crate) struct Args {
 }
 
 /// What a program that joins a space has as that space has it.
-const OWN: [&str; 23] = [
+const OWN: [&str; 24] = [
     "publish",
     "name",
     "link",
     "root",
+    "capabilities",
     "subids",
     "netns",
     "pid",
@@ -163,6 +168,10 @@ pub(crate) fn run(args: &Args, verbose: bool) -> Result<Answer, Failure> {
         Identity::Caller
     };
     config.sub_ids = args.subids;
+    config.capabilities = args
+        .capabilities
+        .iter()
+        .fold(Capabilities::NONE, |all, some| all.union(*some));
     config.network = match (&args.netns, args.pid) {
         (Some(path), _) => Network::Path(path.clone()),
         (None, Some(pid)) => Network::Process(pid),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::users::{as_each_user, skipped};
-use crate::{run, stderr, stdout};
+use crate::{portolan, run, stderr, stdout};
 
 /// Many systems give `ping` a capability by its file. It runs without, and needs none: a space lets everybody ping.
 #[test]
@@ -23,6 +23,71 @@ fn a_file_with_capabilities_runs_without_them() {
             .filter_map(|line| line.split('\t').next_back())
             .collect();
         assert_eq!(sets, ["0000000000000000"; 4], "{}", stdout(&status));
+    });
+}
+
+/// What needs a right: refused without it, done with it, and nothing of the host's changes.
+#[test]
+fn a_program_has_the_capabilities_that_were_asked_for() {
+    as_each_user(
+        "rights::a_program_has_the_capabilities_that_were_asked_for",
+        || {
+            let directory = tempfile::tempdir().unwrap();
+            let mount = format!("mount -t tmpfs portolan {}", directory.path().display());
+            let host_name = fs::read("/proc/sys/kernel/hostname").unwrap();
+            for (name, command) in [
+                ("sys_admin", &*mount),
+                ("SYS_ADMIN,chown", "hostname portolan-inside"),
+                ("cap_net_admin", "ip link set lo mtu 1300"),
+            ] {
+                for identity in [&[][..], &["--root"]] {
+                    let with = |rights: &[&str]| {
+                        let words = [identity, rights, &["--", "sh", "-c", command]].concat();
+                        run(&words)
+                    };
+                    let refused = with(&[]);
+                    assert!(
+                        ![Some(0), Some(127)].contains(&refused.status.code()),
+                        "{command}: {}",
+                        stderr(&refused)
+                    );
+                    let done = with(&["--cap", name]);
+                    assert_eq!(done.status.code(), Some(0), "{command}: {}", stderr(&done));
+                }
+            }
+            assert_eq!(fs::read("/proc/sys/kernel/hostname").unwrap(), host_name);
+            let wrong = run(&["--cap", "chown,net_rww", "--", "true"]);
+            assert_eq!(wrong.status.code(), Some(2));
+            assert!(stderr(&wrong).contains("at 6"), "{}", stderr(&wrong));
+        },
+    );
+}
+
+/// With every right inside, what hides the sockets of the spaces can be taken away; whoever is in a space is not let in.
+#[test]
+fn a_program_with_every_right_commands_no_space() {
+    as_each_user("rights::a_program_with_every_right_commands_no_space", || {
+        let runtime = tempfile::tempdir().unwrap();
+        let text = format!(
+            "umount {0}/portolan; ls {0}/portolan; {1} spaces deny rich 192.0.2.0/24; echo $?",
+            runtime.path().display(),
+            env!("CARGO_BIN_EXE_portolan")
+        );
+        let output = portolan()
+            .args([
+                "--name", "rich", "--root", "--cap", "all", "--", "sh", "-c", &text,
+            ])
+            .env("XDG_RUNTIME_DIR", runtime.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = stdout(&output);
+        assert!(
+            said.contains("rich"),
+            "the socket is not seen: {said}{}",
+            stderr(&output)
+        );
+        assert_eq!(said.lines().last(), Some("4"), "{said}{}", stderr(&output));
     });
 }
 

@@ -32,14 +32,22 @@ fn the_subordinate_ids_of_a_user_are_those_of_the_space() {
     std::fs::write(here.join("of-another"), "").unwrap();
     chown(here.join("of-another"), Some(300_006), Some(300_008)).unwrap();
     chown(here, Some(65_534), Some(65_534)).unwrap();
-    let looks = "cat /proc/self/uid_map /proc/self/gid_map; stat -c '%u %g' of-another; sleep 1000 & exit 7";
+    // With the right to, files are given to others, and a process becomes another user.
+    let looks = "cat /proc/self/uid_map /proc/self/gid_map; stat -c '%u %g' of-another; sleep 1000 & \
+        touch given && chown 12:34 given && stat -c '%u %g' given && setpriv --reuid=5 --clear-groups id -u && exit 7";
     for (identity, map, ids) in [
         (&["--root"][..], "0 65534 1 1 300000 65536", "7 9"),
         (&[], "65534 65534 1 0 300000 65534 65535 365534 2", "6 8"),
     ] {
         let output = Command::new("unshare")
             .args(["--mount", "sh", "-c", AS_USER, "sh"])
-            .args([env!("CARGO_BIN_EXE_portolan"), "run", "--subids"])
+            .args([
+                env!("CARGO_BIN_EXE_portolan"),
+                "run",
+                "--subids",
+                "--cap",
+                "chown,setuid,setgid",
+            ])
             .args(identity)
             .args(["--", "sh", "-c", looks])
             .current_dir(here)
@@ -53,6 +61,11 @@ fn the_subordinate_ids_of_a_user_are_those_of_the_space() {
         assert_eq!(output.status.code(), Some(7), "{identity:?}: {}", stderr(&output));
         // Both maps are the same, and a file of another of the ids is seen to be.
         let words: Vec<&str> = stdout(&output).split_whitespace().collect();
-        assert_eq!(words.join(" "), format!("{map} {map} {ids}"), "{identity:?}");
+        assert_eq!(
+            words.join(" "),
+            format!("{map} {map} {ids} 12 34 5"),
+            "{identity:?}"
+        );
+        std::fs::remove_file(here.join("given")).unwrap();
     }
 }
