@@ -9,6 +9,8 @@ use crate::users::{as_each_user, has_python, skipped};
 const DRIVER: &str = r#"
 import os, pty, signal, sys
 signal.alarm(60)
+# As a terminal starts its programs, whatever whoever started the tests ignores.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)
 PROGRAM = """
 import os, signal
 count = 0
@@ -82,6 +84,8 @@ fn a_key_reaches_the_program_once() {
 const JOBS: &str = r#"
 import fcntl, os, pty, shlex, signal, struct, sys, termios
 signal.alarm(120)
+# As a terminal starts its programs, whatever whoever started the tests ignores.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP): signal.signal(number, signal.SIG_DFL)
 RUN = shlex.join(sys.argv[1:])
 def start(*words):
     global pid, terminal, seen
