@@ -88,10 +88,11 @@ as_user() {
         exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"' "$work" "$@"
 }
 
-# The process that keeps the contender's space open, as `space`.
+# The process that keeps the contender's space open, as `space`. One that has ended has no namespace, until it is reaped.
 in_space() {
+    local net
     for space in $(pgrep -x "$keeper"); do
-        [ "$(readlink "/proc/$space/ns/net")" = "$host_net" ] || return 0
+        net=$(readlink "/proc/$space/ns/net") && [ "$net" != "$host_net" ] && return
     done
     return 1
 }
