@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use portolan_stack::Packet;
 use smallvec::SmallVec;
+use tokio::task::yield_now;
 use tokio::time::Sleep;
 
 use crate::hub::Hub;
@@ -36,6 +38,7 @@ pub struct Driver<L> {
     fragments: TcpFragments,
     woken: Vec<Waker>,
     sleep: Option<Pin<Box<Sleep>>>,
+    rest: Rest,
     is_done: bool,
 }
 
@@ -61,6 +64,7 @@ impl<L: Link> Driver<L> {
             fragments: TcpFragments::new(),
             woken: Vec::new(),
             sleep: None,
+            rest: Rest::default(),
             is_done: false,
         }
     }
@@ -97,6 +101,7 @@ impl<L: Link> Driver<L> {
             }
         }
         if is_busy {
+            self.rest.ends();
             return Poll::Ready(Ok(false));
         }
         ready!(self.wait_until(cx, deadline));
@@ -224,6 +229,51 @@ impl<L> Driver<L> {
     }
 }
 
+/// The time in which there is nothing to do.
+///
+/// A processor that falls asleep takes tens of microseconds to wake up, most of a round trip on one machine. So where
+/// the last rest and the work since were both shorter than [`AWAKE`], as between a question and its answer, the driver
+/// stays awake for that long. Where there is more to do, others may need the processor.
+#[derive(Debug, Default)]
+struct Rest {
+    /// When the present one began.
+    began: Option<Instant>,
+    /// When the last one ended, if it was short.
+    ended: Option<Instant>,
+    is_awake: bool,
+}
+
+/// How long at most a driver looks again and again for something to do.
+const AWAKE: Duration = Duration::from_micros(50);
+
+impl Rest {
+    fn ends(&mut self) {
+        if let Some(began) = self.began.take() {
+            let now = Instant::now();
+            self.ended = (now - began < AWAKE).then_some(now);
+        }
+    }
+
+    /// Has the driver polled again soon if it is to stay awake: when every other task has had its turn, and the
+    /// descriptors have been looked at.
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        let now = Instant::now();
+        let since = match self.began {
+            Some(began) => Some(began),
+            None => {
+                self.began = Some(now);
+                self.is_awake = true;
+                self.ended
+            }
+        };
+        self.is_awake &= since.is_some_and(|since| now - since < AWAKE);
+        if self.is_awake {
+            // One poll puts the waker where the runtime finds it after its next look at the descriptors.
+            let _: Poll<()> = pin!(yield_now()).poll(cx);
+        }
+    }
+}
+
 enum Next {
     /// Nobody will ask for anything again.
     Finished,
@@ -240,7 +290,11 @@ impl<L: Link> Future for Driver<L> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         for _ in 0..TURNS {
-            match ready!(this.turn(cx)) {
+            let Poll::Ready(done) = this.turn(cx) else {
+                this.rest.wait(cx);
+                return Poll::Pending;
+            };
+            match done {
                 Ok(false) => {}
                 Ok(true) => {
                     this.finish("nobody needed it");

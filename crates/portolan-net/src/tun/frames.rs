@@ -5,7 +5,7 @@
 //! address: there is nobody here who would answer ARP or a neighbour solicitation.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use portolan_stack::Offload;
@@ -77,27 +77,6 @@ impl FrameLink {
         self.counters
     }
 
-    /// One frame into `frame`: the length of its IP packet and what is left undone of it; `None` if there is none to be
-    /// had now.
-    fn receive(&mut self, frame: &mut [u8]) -> io::Result<Option<(usize, Offload)>> {
-        loop {
-            match read(self.socket.get_ref(), &mut *frame) {
-                Ok(len) => match decode(&mut frame[..len]) {
-                    Ok(offload) => return Ok(Some((len - HEADER_LEN - ETHERNET_LEN, offload))),
-                    Err(error) => {
-                        tracing::debug!(%error, len, "refused a frame");
-                        self.counters.refused_in += 1;
-                    }
-                },
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
-                // The kernel has no virtio-net header for it, and has thrown it away.
-                Err(Errno::INVAL) => self.counters.refused_in += 1,
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
     /// Sends one frame, or loses it; `false` if there is no room for it now.
     fn send(&mut self, frame: &mut [u8], offload: Offload) -> io::Result<bool> {
         if let Err(error) = encode(frame, &self.addresses, offload) {
@@ -118,6 +97,31 @@ impl FrameLink {
                     return Ok(true);
                 }
             }
+        }
+    }
+}
+
+/// One frame into `frame`: the length of its IP packet and what is left undone of it; `None` if there is none to be
+/// had now.
+fn receive(
+    socket: impl AsFd,
+    counters: &mut TunCounters,
+    frame: &mut [u8],
+) -> io::Result<Option<(usize, Offload)>> {
+    loop {
+        match read(&socket, &mut *frame) {
+            Ok(len) => match decode(&mut frame[..len]) {
+                Ok(offload) => return Ok(Some((len - HEADER_LEN - ETHERNET_LEN, offload))),
+                Err(error) => {
+                    tracing::debug!(%error, len, "refused a frame");
+                    counters.refused_in += 1;
+                }
+            },
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(None),
+            // The kernel has no virtio-net header for it, and has thrown it away.
+            Err(Errno::INVAL) => counters.refused_in += 1,
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -179,15 +183,28 @@ impl Link for FrameLink {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
         let before = batch.len();
+        let mut readable = None;
         loop {
             // Without room for the largest packet one of them would be cut.
             let Some(mut space) = batch.space(MAX_PACKET) else {
                 return Poll::Ready(Ok(()));
             };
-            match self.receive(&mut space.with_headroom()[HEADERS_AT..])? {
-                Some((len, offload)) => space.commit(len, offload),
-                None if batch.len() > before => return Poll::Ready(Ok(())),
+            let mut readiness = match readable.take() {
+                Some(readiness) => readiness,
                 None => ready!(poll_readable(&self.socket, cx))?,
+            };
+            let frame = &mut space.with_headroom()[HEADERS_AT..];
+            match receive(self.socket.get_ref(), &mut self.counters, frame)? {
+                Some((len, offload)) => {
+                    space.commit(len, offload);
+                    readable = Some(readiness);
+                }
+                None => {
+                    readiness.clear_ready();
+                    if batch.len() > before {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
             }
         }
     }

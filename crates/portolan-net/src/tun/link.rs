@@ -53,22 +53,28 @@ impl Link for TunLink {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
         let before = batch.len();
+        let mut readable = None;
         loop {
             // Without room for the largest packet one of them would be cut.
             let Some(mut space) = batch.space(MAX_PACKET) else {
                 return Poll::Ready(Ok(()));
+            };
+            let mut readiness = match readable.take() {
+                Some(readiness) => readiness,
+                None => ready!(poll_readable(&self.queue, cx))?,
             };
             let queue = self.queue.get_ref();
             match queue.recv(&mut space.with_headroom()[HEADER_AT..]) {
                 Ok(packet) => {
                     let (len, offload) = (packet.bytes.len(), packet.offload);
                     space.commit(len, offload);
+                    readable = Some(readiness);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    readiness.clear_ready();
                     if batch.len() > before {
                         return Poll::Ready(Ok(()));
                     }
-                    ready!(poll_readable(&self.queue, cx))?;
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }

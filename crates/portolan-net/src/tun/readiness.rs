@@ -4,19 +4,21 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
 
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use super::device::gone;
 
-/// Waits until there may be something to read.
+/// Waits until there may be something to read. Whoever finds nothing more clears what is given, and only then: what
+/// comes after the last look and before that is not slept over, since it is another readiness.
 ///
 /// Of a device that was deleted, epoll tells nothing but an error, which is no news for tokio's readers. It is for
 /// writers: so the task waits as one, too.
-pub(super) fn poll_readable<T: AsRawFd>(device: &AsyncFd<T>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+pub(super) fn poll_readable<'a, T: AsRawFd>(
+    device: &'a AsyncFd<T>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<AsyncFdReadyGuard<'a, T>>> {
     if let Poll::Ready(guard) = device.poll_read_ready(cx) {
-        // The next turn looks again, so that a packet between the two calls is not slept over.
-        guard?.clear_ready();
-        return Poll::Ready(Ok(()));
+        return Poll::Ready(guard);
     }
     while let Poll::Ready(guard) = device.poll_write_ready(cx) {
         let mut guard = guard?;
