@@ -53,6 +53,8 @@ pub(crate) enum Message {
         kind: u32,
         protocol: u32,
         count: u8,
+        /// For the way past the device.
+        is_marked: bool,
     },
     /// Inside: here they are.
     Opened,
@@ -84,7 +86,7 @@ impl Message {
                 domain,
                 kind,
                 protocol,
-                count: _,
+                ..
             } => (14, domain as u8, kind.cast_signed(), protocol.cast_signed()),
             Self::Opened => (15, 0, 0, 0),
             Self::OpenRefused(errno) => (16, 0, errno.raw_os_error(), 0),
@@ -95,8 +97,8 @@ impl Message {
         let mut bytes = [0; LEN];
         bytes[0] = tag;
         bytes[1] = a;
-        if let Self::Open { count, .. } = self {
-            bytes[2] = count;
+        if let Self::Open { count, is_marked, .. } = self {
+            bytes[2..4].copy_from_slice(&[count, is_marked.into()]);
         }
         bytes[4..8].copy_from_slice(&b.to_ne_bytes());
         bytes[8..12].copy_from_slice(&c.to_ne_bytes());
@@ -108,7 +110,22 @@ impl Message {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; LEN] = bytes.try_into().ok()?;
-        let [tag, a, count, _, b0, b1, b2, b3, c0, c1, c2, c3, name @ .., _] = *bytes;
+        let [
+            tag,
+            a,
+            count,
+            is_marked,
+            b0,
+            b1,
+            b2,
+            b3,
+            c0,
+            c1,
+            c2,
+            c3,
+            name @ ..,
+            _,
+        ] = *bytes;
         let (b, c) = (
             i32::from_ne_bytes([b0, b1, b2, b3]),
             i32::from_ne_bytes([c0, c1, c2, c3]),
@@ -137,6 +154,7 @@ impl Message {
                 kind: b.cast_unsigned(),
                 protocol: c.cast_unsigned(),
                 count,
+                is_marked: is_marked != 0,
             },
             15 => Self::Opened,
             16 => Self::OpenRefused(errno()?),
@@ -269,6 +287,7 @@ mod tests {
                 kind: 0x80002,
                 protocol: u32::MAX,
                 count: 64,
+                is_marked: true,
             },
             Message::Opened,
             Message::OpenRefused(Errno::MFILE),

@@ -17,6 +17,7 @@ use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getrlimit,
     kill_process, pidfd_open, set_child_subreaper, set_dumpable_behavior, setpgid, setrlimit, wait,
 };
+use rustix::thread::CapabilitySet;
 
 use crate::channel::{Channel, Message};
 use crate::config::{Execution, Network, ShownFile};
@@ -25,6 +26,7 @@ use crate::holder::Seeker;
 use crate::membership::Membership;
 use crate::sandbox;
 use crate::setup::Plan;
+use crate::shortcut;
 use crate::signals::SIGNAL_INFO_LEN;
 use crate::sys;
 
@@ -117,9 +119,13 @@ fn ready(plan: &Plan<'_>, channel: &Channel, sockets: &Channel) -> std::result::
     channel.send(Message::Ready).map_err(process)
 }
 
-/// Gives up every capability but those that the program is to have.
+/// Gives up every capability but those that the program is to have, and that over a network which was made for it: sockets
+/// are marked with it, since the maker gives up all rights.
 fn keep_capabilities_of(plan: &Plan<'_>) -> std::result::Result<(), (Step, Errno)> {
-    let kept = plan.config.capabilities.set();
+    let mut kept = plan.config.capabilities.set();
+    if matches!(plan.config.network, Network::New) {
+        kept |= CapabilitySet::NET_ADMIN;
+    }
     sandbox::keep_held_capabilities(kept).map_err(|error| (Step::Capabilities, error))
 }
 
@@ -425,6 +431,7 @@ fn open_sockets(message: Message, sockets: &Channel) -> Result<()> {
         kind,
         protocol,
         count,
+        is_marked,
     } = message
     else {
         return Ok(());
@@ -439,6 +446,12 @@ fn open_sockets(message: Message, sockets: &Channel) -> Result<()> {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             protocol,
         );
+        let socket = socket.and_then(|socket| {
+            if is_marked {
+                shortcut::mark(&socket)?;
+            }
+            Ok(socket)
+        });
         match socket {
             Ok(socket) => opened.push(socket),
             Err(error) => {

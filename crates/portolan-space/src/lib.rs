@@ -54,7 +54,6 @@ pub use holder::Holder;
 pub use keeper::{Arrival, Errands, Keeper};
 pub use membership::Membership;
 pub use routes::{AddressWatch, host_addresses, host_routes};
-pub use shortcut::SHORTCUT_MARK;
 pub use signals::{Received as ReceivedSignal, Signals};
 pub use sockets::Sockets;
 pub use space::{Ended, Event, Space};

@@ -10,16 +10,18 @@
 //! mark: so says a routing rule, and so do two settings. What has no mark passes the device as ever.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
+use socket2::{Domain, SockRef};
 
 use crate::device::{errno, family};
 use crate::netlink::{CREATE, Netlink, Request};
 use crate::subnets::Subnets;
 
 /// The mark (`SO_MARK`) of sockets inside that may have the gateway's address (`IP_TRANSPARENT`) and reach the program
-/// without the device. The maker has the right to set it, since it made the namespace.
-pub const SHORTCUT_MARK: u32 = 0x504f_5254;
+/// without the device.
+const MARK: u32 = 0x504f_5254;
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWRULE: u16 = 32;
@@ -35,7 +37,7 @@ const RT_SCOPE_HOST: u8 = 254;
 const RTN_LOCAL: u8 = 2;
 const LOOPBACK: u32 = 1;
 /// The table of routes for marked packets.
-const TABLE: u32 = SHORTCUT_MARK;
+const TABLE: u32 = MARK;
 /// Behind the table `local`, which has 0: what is for the space itself needs no other rule.
 const PRIORITY: u32 = 100;
 
@@ -47,6 +49,20 @@ const SETTINGS: [(&str, &str); 4] = [
     ("ipv6/fwmark_reflect", "1"),
     ("ipv4/tcp_tw_reuse", "1"),
 ];
+
+/// Lets a socket of this network namespace have the gateway's address, and reach the program with it. Takes CAP_NET_ADMIN
+/// over the namespace.
+pub(crate) fn mark(socket: &OwnedFd) -> Result<(), Errno> {
+    let socket = SockRef::from(socket);
+    let marked = socket.set_mark(MARK).and_then(|()| {
+        if socket.domain()? == Domain::IPV6 {
+            socket.set_ip_transparent_v6(true)
+        } else {
+            socket.set_ip_transparent_v4(true)
+        }
+    });
+    marked.map_err(errno)
+}
 
 /// Prepares the network namespace that the thread is in.
 pub(crate) fn prepare(subnets: &Subnets) -> Result<(), Errno> {
@@ -72,7 +88,7 @@ fn rule(gateway: IpAddr) -> Request {
         .bytes(&[family(gateway), 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL])
         .bytes(&[0; 4])
         .attribute(FRA_PRIORITY, &PRIORITY.to_ne_bytes())
-        .attribute(FRA_FWMARK, &SHORTCUT_MARK.to_ne_bytes())
+        .attribute(FRA_FWMARK, &MARK.to_ne_bytes())
         .attribute(FRA_TABLE, &TABLE.to_ne_bytes())
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::SocketType;
 
 use crate::channel::{Channel, MAX_FDS, Message, Received};
 use crate::holder::Holder;
@@ -46,13 +47,39 @@ impl Sockets {
     /// # Errors
     /// What the kernel says inside; [`Errno::PIPE`] if the space has ended.
     pub fn open(&self, domain: u16, kind: u32, protocol: u32, count: usize) -> Result<Vec<OwnedFd>, Errno> {
-        let count = count.clamp(1, MAX_FDS) as u8;
-        let received = self.ask(Message::Open {
-            domain,
-            kind,
-            protocol,
+        self.open_with(
+            |count| Message::Open {
+                domain,
+                kind,
+                protocol,
+                count,
+                is_marked: false,
+            },
             count,
-        })?;
+        )
+    }
+
+    /// The same, of TCP, for the way past the device: they may bind the gateway's address (`IP_TRANSPARENT`), and reach the
+    /// program from there (`SO_MARK`, see [`Space::has_shortcut`](crate::Space::has_shortcut)). Whoever uses them needs no
+    /// right to do so.
+    ///
+    /// # Errors
+    /// As above; [`Errno::PERM`] of a space whose network was there before.
+    pub fn open_marked(&self, domain: u16, count: usize) -> Result<Vec<OwnedFd>, Errno> {
+        self.open_with(
+            |count| Message::Open {
+                domain,
+                kind: SocketType::STREAM.as_raw(),
+                protocol: 0,
+                count,
+                is_marked: true,
+            },
+            count,
+        )
+    }
+
+    fn open_with(&self, question: impl FnOnce(u8) -> Message, count: usize) -> Result<Vec<OwnedFd>, Errno> {
+        let received = self.ask(question(count.clamp(1, MAX_FDS) as u8))?;
         match received.message {
             // None of them arrived: this process has no descriptor left.
             Message::Opened if received.fds.is_empty() => Err(Errno::MFILE),

@@ -302,7 +302,7 @@ impl Space {
         self.sockets.clone()
     }
 
-    /// Whether sockets inside with [`SHORTCUT_MARK`](crate::SHORTCUT_MARK) reach the program from the gateway's address.
+    /// Whether marked sockets ([`Sockets::open_marked`]) reach the program from the gateway's address.
     #[must_use]
     pub const fn has_shortcut(&self) -> bool {
         self.has_shortcut

@@ -14,8 +14,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use portolan_space::{
-    Capabilities, DEVICE_NAME, DeviceKind, Ended, Event, Identity, Network, Program, SHORTCUT_MARK,
-    ShownFile, Space, SpaceConfig, SpaceError, Step, Subnets,
+    Capabilities, DEVICE_NAME, DeviceKind, Ended, Event, Identity, Network, Program, ShownFile, Space,
+    SpaceConfig, SpaceError, Step, Subnets,
 };
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
@@ -387,10 +387,13 @@ fn a_socket_of_the_maker_reaches_the_program_as_the_gateway() {
                 let (inside, gateway): (IpAddr, IpAddr) = (inside, gateway);
                 let domain = if inside.is_ipv4() { 2 } else { 10 };
                 // Also before the program has started.
-                let sockets = space.sockets().open(domain, 1, 0, 5).unwrap();
+                let sockets = space.sockets().open(domain, 1, 0, 2).unwrap();
                 let mut sockets = sockets.into_iter().map(Socket::from);
-                assert_eq!(sockets.len(), 5);
+                assert_eq!(sockets.len(), 2);
                 let (own, loopback) = (sockets.next().unwrap(), sockets.next().unwrap());
+                let marked = space.sockets().open_marked(domain, 3).unwrap();
+                let mut marked = marked.into_iter().map(Socket::from);
+                assert_eq!(marked.len(), 3);
                 own.bind(&SocketAddr::new(inside, 80).into()).unwrap();
                 let loopback_ip: IpAddr = if domain == 2 {
                     [127, 0, 0, 1].into()
@@ -403,12 +406,6 @@ fn a_socket_of_the_maker_reaches_the_program_as_the_gateway() {
                     listener.set_nonblocking(false).unwrap();
                 }
                 let connect = |socket: Socket, port| {
-                    socket.set_mark(SHORTCUT_MARK).unwrap();
-                    if domain == 2 {
-                        socket.set_ip_transparent_v4(true).unwrap();
-                    } else {
-                        socket.set_ip_transparent_v6(true).unwrap();
-                    }
                     socket.bind(&SocketAddr::new(gateway, 0).into()).unwrap();
                     socket.set_nonblocking(false).unwrap();
                     let to = SocketAddr::new(inside, port).into();
@@ -416,7 +413,7 @@ fn a_socket_of_the_maker_reaches_the_program_as_the_gateway() {
                         .connect_timeout(&to, Duration::from_secs(20))
                         .map(|()| socket)
                 };
-                let mut client = connect(sockets.next().unwrap(), 80).unwrap();
+                let mut client = connect(marked.next().unwrap(), 80).unwrap();
                 let (mut server, peer) = own.accept().unwrap();
                 assert_eq!(
                     peer.as_socket().unwrap(),
@@ -433,7 +430,7 @@ fn a_socket_of_the_maker_reaches_the_program_as_the_gateway() {
                 assert_eq!(text, "questionanswer");
                 // Nobody there, and one on the program's own loopback: both are refused, at once.
                 for port in [81, 82] {
-                    let refused = connect(sockets.next().unwrap(), port).unwrap_err();
+                    let refused = connect(marked.next().unwrap(), port).unwrap_err();
                     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
                 }
             }

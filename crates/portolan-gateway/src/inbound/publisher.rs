@@ -46,10 +46,8 @@ impl fmt::Debug for Admit {
 /// What a way past the device takes.
 #[derive(Clone, Debug)]
 pub struct ShortcutConfig {
-    /// Sockets of the space.
+    /// Sockets of the space that may have the gateway's address: `portolan_space::Sockets` marks them.
     pub sockets: InsideSockets,
-    /// The mark with which they may have the gateway's address (`portolan_space::SHORTCUT_MARK`).
-    pub mark: u32,
 }
 
 /// What a [`Publisher`] stands on.
@@ -125,7 +123,7 @@ impl Publisher {
     /// they pass the stack as all others do, as they should when packets are captured or a bad network is put around the
     /// program.
     pub fn take_shortcut(&self, config: ShortcutConfig) {
-        let shortcut = Shortcut::new(config.sockets, config.mark);
+        let shortcut = Shortcut::new(config.sockets);
         // A second one would do the same.
         let _ = self.shared.hall.shortcut.set(shortcut);
     }

@@ -13,38 +13,30 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use portolan_relay::PipePool;
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::AddressFamily;
 use socket2::Socket;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::client::Way;
 use super::sys;
 
-/// Opens sockets of the space, wherever it is called: `portolan_space::Sockets` does. They do not wait.
+/// Opens TCP sockets of the space that may have the gateway's address, wherever it is called: `portolan_space::Sockets`
+/// does, as marked ones. They do not wait.
 #[derive(Clone)]
 pub struct InsideSockets(Arc<Open>);
 
-/// Domain, kind, protocol, and how many at most.
-type Open = dyn Fn(u16, u32, u32, usize) -> io::Result<Vec<OwnedFd>> + Send + Sync;
+/// Domain, and how many at most.
+type Open = dyn Fn(u16, usize) -> io::Result<Vec<OwnedFd>> + Send + Sync;
 
 impl InsideSockets {
-    /// Sockets from a function that takes the domain, the kind, the protocol and how many there may be, and gives at least
-    /// one.
+    /// Sockets from a function that takes the domain and how many there may be, and gives at least one.
     #[must_use]
-    pub fn new(
-        open: impl Fn(u16, u32, u32, usize) -> io::Result<Vec<OwnedFd>> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(open: impl Fn(u16, usize) -> io::Result<Vec<OwnedFd>> + Send + Sync + 'static) -> Self {
         Self(Arc::new(open))
     }
 
-    pub(super) fn open(
-        &self,
-        domain: AddressFamily,
-        kind: SocketType,
-        protocol: u32,
-        count: usize,
-    ) -> io::Result<Vec<OwnedFd>> {
-        (self.0)(domain.as_raw(), kind.as_raw(), protocol, count)
+    fn open(&self, domain: AddressFamily, count: usize) -> io::Result<Vec<OwnedFd>> {
+        (self.0)(domain.as_raw(), count)
     }
 }
 
@@ -58,7 +50,6 @@ impl fmt::Debug for InsideSockets {
 #[derive(Debug)]
 pub(super) struct Shortcut {
     sockets: InsideSockets,
-    mark: u32,
     /// Fresh ones, of IPv4 and of IPv6: to ask for one takes longer than to connect it.
     fresh: [Mutex<Vec<OwnedFd>>; 2],
     pub(super) pipes: PipePool,
@@ -70,10 +61,9 @@ const BATCH: usize = 16;
 const PIPES: usize = 256;
 
 impl Shortcut {
-    pub(super) fn new(sockets: InsideSockets, mark: u32) -> Self {
+    pub(super) fn new(sockets: InsideSockets) -> Self {
         Self {
             sockets,
-            mark,
             fresh: [Mutex::default(), Mutex::default()],
             pipes: PipePool::new(PIPES),
         }
@@ -82,12 +72,6 @@ impl Shortcut {
     /// Connects from the gateway's address to the program.
     pub(super) async fn connect(&self, way: Way) -> io::Result<TcpStream> {
         let socket = self.socket(way.destination)?;
-        socket.set_mark(self.mark)?;
-        if way.destination.is_ipv4() {
-            socket.set_ip_transparent_v4(true)?;
-        } else {
-            socket.set_ip_transparent_v6(true)?;
-        }
         // The port is chosen for the four-tuple, at connect: there are more of these.
         sys::bind_without_port(&socket)?;
         socket.bind(&SocketAddr::new(way.source.ip(), 0).into())?;
@@ -103,7 +87,7 @@ impl Shortcut {
         };
         let mut fresh = place.lock().unwrap_or_else(PoisonError::into_inner);
         if fresh.is_empty() {
-            *fresh = self.sockets.open(domain, SocketType::STREAM, 0, BATCH)?;
+            *fresh = self.sockets.open(domain, BATCH)?;
         }
         let socket = fresh.pop().ok_or(io::ErrorKind::NotConnected)?;
         Ok(Socket::from(socket))

@@ -12,9 +12,7 @@ use portolan_gateway::inbound::{
 };
 use portolan_net::tun::{FrameLink, TunLink, TunQueue};
 use portolan_net::{Link, Stack, UdpSocket};
-use portolan_space::{
-    Device, DeviceKind, INSIDE_MAC, OUTSIDE_MAC, Program, SHORTCUT_MARK, Space, SpaceConfig, Subnets,
-};
+use portolan_space::{Device, DeviceKind, INSIDE_MAC, OUTSIDE_MAC, Program, Space, SpaceConfig, Subnets};
 use socket2::Socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -81,10 +79,7 @@ fn home(space: Space, subnets: Subnets, device: Device, has_shortcut: bool, admi
     let publisher = publisher.unwrap();
     tokio::spawn(answers(publisher.clone(), datagrams));
     if has_shortcut {
-        publisher.take_shortcut(ShortcutConfig {
-            sockets,
-            mark: SHORTCUT_MARK,
-        });
+        publisher.take_shortcut(ShortcutConfig { sockets });
     }
     Home {
         space,
@@ -96,7 +91,7 @@ fn home(space: Space, subnets: Subnets, device: Device, has_shortcut: bool, admi
 
 pub(crate) fn inside_sockets(space: &Space) -> InsideSockets {
     let sockets = space.sockets();
-    InsideSockets::new(move |domain, kind, protocol, count| Ok(sockets.open(domain, kind, protocol, count)?))
+    InsideSockets::new(move |domain, count| Ok(sockets.open_marked(domain, count)?))
 }
 
 fn link(device: Device) -> Box<dyn Link> {

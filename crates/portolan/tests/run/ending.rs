@@ -2,11 +2,11 @@
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, ChildStderr, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::portolan;
 use crate::users::{as_each_user, has_python, skipped};
+use crate::{portolan, stderr, stdout};
 
 /// As much as no buffers hold, in bytes.
 const LEN: usize = 50 << 20;
@@ -87,6 +87,25 @@ impl Drop for Running {
     }
 }
 
+const NAME: &str = "ending-way";
+
+/// Which way the only connection of the space with this name goes.
+fn way_of_the_flow() -> String {
+    let began = Instant::now();
+    loop {
+        let mut list = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        let output = list.args(["list", "--space", NAME, "--flows"]).output().unwrap();
+        let text = stdout(&output);
+        let mut flows = text.lines().filter_map(|line| line.strip_prefix("tcp "));
+        if let Some(flow) = flows.next() {
+            assert_eq!(flows.next(), None, "{text}");
+            return flow.split_whitespace().next().unwrap_or_default().to_owned();
+        }
+        let patience = Duration::from_secs(20);
+        assert!(began.elapsed() < patience, "{text}{}", stderr(&output));
+    }
+}
+
 /// Reads to the end, slower than the program sends, and counts what is as it was sent.
 fn read_slowly(mut stream: TcpStream) -> usize {
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -114,11 +133,11 @@ fn a_slow_reader_of_a_program_that_has_ended_gets_all() {
                 return skipped("no python3 for this user");
             }
             let len = LEN.to_string();
-            let publish = ["-p", "127.0.0.1:0:80"];
-            // Spliced, and through the stack.
-            for more in [&[][..], &["--impair", "delay 1ms"]] {
+            let publish = ["-p", "127.0.0.1:0:80", "--name", NAME];
+            for (more, way) in [(&[][..], "spliced"), (&["--impair", "delay 1ms"], "in")] {
                 let mut running = Running::new(&[&publish, more].concat(), SERVER, &[&len]);
                 let stream = running.connect();
+                assert_eq!(way_of_the_flow(), way);
                 assert_eq!(read_slowly(stream), LEN, "{more:?}");
                 assert_eq!(running.end(), (Some(5), String::new()), "{more:?}");
             }

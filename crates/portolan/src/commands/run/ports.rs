@@ -13,7 +13,7 @@ use portolan_gateway::inbound::{
 use portolan_host::{
     PortHolder, ProtocolSet, Query, Snapshot, SocketLister, SocketProtocol, SpaceSelect, State, StateSet,
 };
-use portolan_space::{Helper, SHORTCUT_MARK, Space, sandbox};
+use portolan_space::{Helper, Space, sandbox};
 use rustix::net::{AddressFamily, SocketType};
 
 use super::{code, no_process};
@@ -152,10 +152,7 @@ fn tell(notice: Notice) {
 pub(super) fn shortcut(space: &Space) -> Option<ShortcutConfig> {
     let sockets = space.sockets();
     space.has_shortcut().then(|| ShortcutConfig {
-        sockets: InsideSockets::new(move |domain, kind, protocol, count| {
-            Ok(sockets.open(domain, kind, protocol, count)?)
-        }),
-        mark: SHORTCUT_MARK,
+        sockets: InsideSockets::new(move |domain, count| Ok(sockets.open_marked(domain, count)?)),
     })
 }
 
